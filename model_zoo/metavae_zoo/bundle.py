@@ -1,0 +1,112 @@
+"""A model on disk: a folder of graphs, golden outputs and the card that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from metavae_zoo.card import ModelCard
+from metavae_zoo.errors import BadBundle
+
+CARD = "card.json"
+SUMMARIZE = "summarize.onnx"
+ENCODE = "encode.onnx"
+GOLDEN = "golden.safetensors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder whose every file has the hash that its card states."""
+
+    path: Path
+    card: ModelCard
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the bundle, the card first."""
+        return [self.path / CARD, *(self.path / name for name in sorted(self.card.files))]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the bundle at `path` and check every file against the card.
+
+    Raises BadBundle when a file is missing or changed, or the card is of a newer schema.
+    """
+    card_path = path / CARD
+    if not card_path.is_file():
+        raise BadBundle(
+            f"{path} is not a model bundle: it has no {CARD}",
+            hint="Give the folder that `metavae-train export` or `metavae-zoo pull` wrote",
+        )
+    card = ModelCard.from_json(card_path.read_bytes(), source=str(card_path))
+    expected = {ENCODE, GOLDEN} | ({SUMMARIZE} if card.needs_context else set())
+    if set(card.files) != expected:
+        raise BadBundle(
+            f"{card_path} lists the files {sorted(card.files)}, expected {sorted(expected)}",
+            hint="Export the model again: `metavae-train export CHECKPOINT`",
+        )
+    for name, sha256 in card.files.items():
+        check_file(path / name, sha256)
+    return Bundle(path, card)
+
+
+def check_file(path: Path, sha256: str) -> None:
+    """Raise BadBundle unless the file is there and has this sha256."""
+    if not path.is_file():
+        raise BadBundle(
+            f"{path} is missing",
+            hint=f"Get the bundle again: `metavae-zoo pull {path.parent.name}`",
+        )
+    found = sha256_of(path)
+    if found != sha256:
+        raise BadBundle(
+            f"{path} has changed since it was made: sha256 {found[:12]}…, the card says"
+            f" {sha256[:12]}…",
+            hint=f"Get the bundle again: `metavae-zoo pull {path.parent.name}`",
+        )
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` only when the block has succeeded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if path.exists():
+            old = scratch.with_name(scratch.name + "-old")
+            os.replace(path, old)
+            os.replace(scratch, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_bundle(path: Path, card: ModelCard, files: dict[str, bytes]) -> Bundle:
+    """Write a bundle whole or not at all; the hashes of `files` are put on the card."""
+    with replacing_folder(path) as scratch:
+        for name, content in files.items():
+            (scratch / name).write_bytes(content)
+        hashes = {name: sha256_of(scratch / name) for name in files}
+        (scratch / CARD).write_text(card.model_copy(update={"files": hashes}).to_json())
+    return open_bundle(path)

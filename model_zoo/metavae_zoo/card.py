@@ -1,0 +1,139 @@
+"""The model card: the only place where the facts about a model stand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from metavae_zoo.errors import BadBundle
+
+SCHEMA = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Interval(_Frozen):
+    """A mean with the half-width of its 95% interval, over `n` repetitions."""
+
+    mean: float
+    half_width: float | None
+    n: int
+
+
+class ProbeRecord(_Frozen):
+    """A linear probe as it was measured: protocol, accuracy per held-out value, floors.
+
+    `accuracy` and the entries of `floors` are means over held-out values; `per_value` maps a
+    held-out value to the accuracy there. The interval of `over` is named: seeds, or contexts.
+    """
+
+    protocol: str
+    seed: int
+    train_size: int
+    test_size: int
+    contexts: int
+    context_size: int
+    accuracy: Interval
+    per_value: dict[str, Interval]
+    floors: dict[str, float]
+    paper: float | None = None
+
+
+class SeedRecord(_Frozen):
+    """One training seed: what chose the shipped one (validation ELBO) and what it scored."""
+
+    seed: int
+    validation_elbo: float
+    probe_accuracy: float
+
+
+class Results(_Frozen):
+    """What was measured of a model, by the commands that are named."""
+
+    probe: ProbeRecord
+    seeds: list[SeedRecord]
+    accuracy_over_seeds: Interval
+    shipped_seed: int
+    chosen_by: str
+    commands: list[str]
+
+
+class ModelCard(_Frozen):
+    """Everything that is known of a model; see DESIGN for who reads what.
+
+    `image_shape` is (channels, height, width), `feature_dim` the width of a context summary (0
+    for a model that takes no context), `latent_dim` the width of an embedding. `files` maps the
+    bundle's other files to their sha256.
+    """
+
+    schema_version: int = SCHEMA
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)
+    model: str
+    family: str
+    split: str
+    train_values: list[float]
+    held_out_values: list[float]
+    image_shape: tuple[int, int, int]
+    feature_dim: int = Field(ge=0)
+    latent_dim: int = Field(ge=1)
+    parameters: dict[str, int]
+    recipe: dict[str, Any]
+    seed: int
+    epochs_trained: int
+    validation_elbo: float
+    data_sha256: str
+    licence: str
+    description: str
+    metavae_version: str
+    files: dict[str, str]
+    results: Results | None = None
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether the model embeds given a context set."""
+        return self.feature_dim > 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the model's graphs: two models with one digest give the same embeddings."""
+        graphs = {name: sha for name, sha in self.files.items() if name.endswith(".onnx")}
+        return hashlib.sha256(json.dumps(graphs, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The card as `card.json` holds it."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str) -> ModelCard:
+        """Read a card; `source` names it in errors.
+
+        Raises BadBundle for text that is no card and for a card of a newer schema.
+        """
+        try:
+            fields = json.loads(text)
+            version = fields["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadBundle(
+                f"{source} is not a model card ({type(error).__name__}: {error})",
+                hint="Get the bundle again: `metavae-zoo pull NAME`",
+            ) from error
+        if not isinstance(version, int) or version > SCHEMA:
+            raise BadBundle(
+                f"{source} has schema version {version!r}, this metavae reads up to {SCHEMA}",
+                hint="Upgrade metavae: `pip install -U metavae`",
+            )
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BadBundle(
+                f"{source} is not a model card: {where}: {first['msg']}",
+                hint="Get the bundle again: `metavae-zoo pull NAME`",
+            ) from error

@@ -1,0 +1,60 @@
+"""What counts as images: the one gate through which every array of images comes in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metavae_zoo.errors import BadImages
+
+Images = NDArray[np.uint8]  # [image, channel, row, column]
+
+
+def as_images(array: ArrayLike, image_shape: tuple[int, int, int], *, field: str) -> Images:
+    """Return `array` as uint8 images [N, C, H, W] of `image_shape` (C, H, W), without a copy if uint8.
+
+    Takes [N, H, W] (for one channel) or [N, C, H, W]; uint8 of 0-255, or floating point of 0-1,
+    which is rounded to 8 bits. Raises BadImages, naming `field`, for anything else.
+    """
+    images = np.asarray(array)
+    channels, height, width = image_shape
+    layouts = [(channels, height, width)] + ([(height, width)] if channels == 1 else [])
+    if tuple(images.shape[1:]) not in layouts or images.ndim < 3:
+        expected = " or ".join(f"[N, {', '.join(map(str, layout))}]" for layout in layouts[::-1])
+        raise BadImages(
+            f"{field} has shape {list(images.shape)}, expected {expected}",
+            hint="Resize the images to the model's own size, one array for all of them",
+            field=field,
+        )
+    if len(images) == 0:
+        raise BadImages(
+            f"{field} is empty, expected at least one image",
+            hint=f"Give {field} one image or more, or leave it out",
+            field=field,
+        )
+    return _as_bytes(images, field).reshape(-1, channels, height, width)
+
+
+def _as_bytes(images: NDArray, field: str) -> NDArray[np.uint8]:
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise BadImages(
+            f"{field} has type {images.dtype}, expected uint8 (0-255) or float32 (0-1)",
+            hint="Convert with `.astype('uint8')` if the pixels are 0-255",
+            field=field,
+        )
+    if not np.isfinite(images).all():
+        raise BadImages(
+            f"{field} holds NaN or infinite values, expected finite pixels of 0-1",
+            hint="Clean the images, or send uint8",
+            field=field,
+        )
+    low, high = float(images.min()), float(images.max())
+    if low < 0.0 or high > 1.0:
+        raise BadImages(
+            f"{field} holds floating point pixels of {low:g} to {high:g}, expected 0 to 1",
+            hint="Divide by 255, or send uint8",
+            field=field,
+        )
+    return np.rint(images * 255).astype(np.uint8)

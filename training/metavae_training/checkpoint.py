@@ -1,0 +1,121 @@
+"""A training run on disk: safetensors with everything that resuming and exporting need."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from metavae_training.recipes import Recipe
+from metavae_zoo.errors import MetavaeError
+
+_METADATA = "metavae"
+
+Tensors = dict[str, Tensor]
+
+
+class BadCheckpoint(MetavaeError):
+    """A file that is no checkpoint of metavae."""
+
+    code = "bad_checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a run after `epoch` epochs.
+
+    `weights` and `optimizer` go on from here; `best` are the weights of `best_epoch`, which had
+    the highest validation ELBO (nats per image) so far.
+    """
+
+    recipe: Recipe
+    seed: int
+    data_sha256: str
+    epoch: int
+    best_epoch: int
+    best_validation_elbo: float
+    weights: Tensors
+    best: Tensors
+    optimizer: Tensors
+
+    @classmethod
+    def start(cls, recipe: Recipe, *, seed: int, data_sha256: str) -> Checkpoint:
+        """The state before the first epoch."""
+        return cls(recipe, seed, data_sha256, 0, 0, float("-inf"), {}, {}, {})
+
+    def after_epoch(
+        self,
+        epoch: int,
+        validation_elbo: float,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> Checkpoint:
+        """The state after one more epoch, on copies of the weights."""
+        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        better = validation_elbo > self.best_validation_elbo
+        return dataclasses.replace(
+            self,
+            epoch=epoch,
+            best_epoch=epoch if better else self.best_epoch,
+            best_validation_elbo=validation_elbo if better else self.best_validation_elbo,
+            weights=weights,
+            best=weights if better else self.best,
+            optimizer={
+                f"{index}.{name}": value.detach().cpu().clone()
+                for index, state in optimizer.state_dict()["state"].items()
+                for name, value in state.items()
+            },
+        )
+
+    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put weights and optimizer back as they were."""
+        model.load_state_dict(self.weights)
+        state: dict[int, Tensors] = {}
+        for key, value in self.optimizer.items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the one before it stays until the new one is whole."""
+    tensors = {
+        f"{group}.{name}": value.contiguous()
+        for group in ("weights", "best", "optimizer")
+        for name, value in getattr(checkpoint, group).items()
+    }
+    if checkpoint.best is checkpoint.weights:  # safetensors refuses shared memory
+        tensors = {name: v.clone() if name.startswith("best.") else v for name, v in tensors.items()}
+    metadata = {
+        field.name: getattr(checkpoint, field.name)
+        for field in dataclasses.fields(checkpoint)
+        if field.name not in ("weights", "best", "optimizer", "recipe")
+    } | {"recipe": checkpoint.recipe.to_dict()}
+    scratch = path.with_name(path.name + ".part")
+    save_file(tensors, scratch, {_METADATA: json.dumps(metadata)})
+    os.replace(scratch, path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; raises BadCheckpoint for anything else."""
+    groups: dict[str, Tensors] = {"weights": {}, "best": {}, "optimizer": {}}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads(file.metadata()[_METADATA])
+            for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                group, name = key.split(".", 1)
+                groups[group][name] = file.get_tensor(key)
+        recipe = Recipe.from_dict(metadata.pop("recipe"))
+        return Checkpoint(recipe=recipe, **metadata, **groups)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BadCheckpoint(
+            f"{path} is not a metavae checkpoint ({type(error).__name__}: {error})",
+            hint="Give the checkpoint.safetensors in a folder that `metavae-train run` wrote",
+        ) from error

@@ -1,0 +1,50 @@
+"""What training, export and serving ask of a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metavae_training.objectives import DiagonalGaussian
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Queries of all training distributions and the context sets they are embedded with.
+
+    queries: [distribution, set, query, pixel], contexts: [distribution, set, element, pixel],
+    pixels in [0, 1]. Queries of a set share its context and are no elements of it.
+    """
+
+    queries: Tensor
+    contexts: Tensor
+
+
+class Model(nn.Module, ABC):
+    """An encoder g(D, x) = r(x, mean of h over D), trained by an evidence lower bound.
+
+    `feature_dim` is the width of h, 0 for a model that takes no context; `latent_dim` the width
+    of an embedding.
+    """
+
+    feature_dim: int
+    latent_dim: int
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Per-image features h(x) of context elements: [..., pixel] -> [..., feature]."""
+
+    @abstractmethod
+    def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
+        """q(z | D, x): x [..., pixel], summary [..., feature] -> over [..., latent]."""
+
+    @abstractmethod
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Evidence lower bound of each query, in nats: [distribution, set, query]."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The named sub-networks whose parameters a card counts."""
+        return dict(self.named_children())

@@ -1,0 +1,88 @@
+"""The trunks that every model is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metavae_training.objectives import DiagonalGaussian
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def mlp(widths: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
+    """Linear layers of these widths with an activation between each two, none at the end."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class AggregationNetwork(nn.Module):
+    """r(x, summary): posterior of z from an image beside the pooled summary of its context.
+
+    x: [..., pixel], summary: [..., feature], broadcast against each other. The first layer is one
+    linear map of concat(x, summary), applied to its two halves apart, so that a summary that many
+    images share is mapped once.
+    """
+
+    def __init__(self, pixels: int, hidden: int, latent_dim: int) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.joint = nn.Linear(pixels + hidden, hidden)
+        self.hidden = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 2 * latent_dim)
+
+    def forward(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
+        """Posterior over [..., latent]."""
+        of_x, of_summary = self.joint.weight.split(
+            [self.pixels, self.joint.in_features - self.pixels], dim=1
+        )
+        joint = F.relu(F.linear(x, of_x, self.joint.bias) + F.linear(summary, of_summary))
+        mean, log_variance = self.out(F.relu(self.hidden(joint))).float().chunk(2, dim=-1)
+        return DiagonalGaussian(mean, log_variance)
+
+
+class ParallelLinear(nn.Module):
+    """One linear layer per distribution, all applied in one batched matrix product.
+
+    [distribution, row, inputs] -> [distribution, row, outputs]; each layer is initialised as
+    `nn.Linear` is.
+    """
+
+    def __init__(self, distributions: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter(
+            torch.empty(distributions, inputs, outputs).uniform_(-bound, bound)
+        )
+        self.bias = nn.Parameter(torch.empty(distributions, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply layer i to x[i]."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class ParallelDecoder(nn.Module):
+    """One decoder p(x | z) per distribution: Bernoulli logits of the pixels.
+
+    [distribution, row, latent] -> [distribution, row, pixel].
+    """
+
+    def __init__(self, distributions: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            ParallelLinear(distributions, inputs, outputs)
+            for inputs, outputs in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode z[i] with decoder i."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            z = F.relu(layer(z))
+        return last(z)

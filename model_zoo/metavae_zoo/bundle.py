@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +102,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_bundle(path: Path, card: ModelCard, files: dict[str, bytes]) -> Bundle:
-    """Write a bundle whole or not at all; the hashes of `files` are put on the card."""
+def write_bundle(
+    path: Path, card: ModelCard, files: dict[str, bytes], *, verify: Callable[[Bundle], object]
+) -> Bundle:
+    """Write a bundle whole or not at all; the hashes of `files` are put on the card.
+
+    `verify` sees the bundle before it takes the place of `path`, and stops it by raising.
+    """
     with replacing_folder(path) as scratch:
         for name, content in files.items():
             (scratch / name).write_bytes(content)
         hashes = {name: sha256_of(scratch / name) for name in files}
         (scratch / CARD).write_text(card.model_copy(update={"files": hashes}).to_json())
+        verify(open_bundle(scratch))
     return open_bundle(path)

@@ -77,9 +77,10 @@ def find_mnist(data_root: Path | None = None) -> Path:
     try:
         _download(download_root)
     except Exception as error:  # torchvision lets network and checksum errors of many types out
+        reason = " ".join(str(error).split())
         raise DataUnavailable(
             f"MNIST is neither on this machine nor could it be downloaded: tried"
-            f" {', '.join(tried)}, then the download ({type(error).__name__}: {error})",
+            f" {', '.join(tried)}, then the download ({type(error).__name__}: {reason})",
             hint="Put the four IDX files under DIR/MNIST/raw and give DIR as --data-root or"
             " METAVAE_DATA, or use a digits-* family, which needs no data",
         ) from error

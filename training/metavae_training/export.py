@@ -1,0 +1,172 @@
+"""Checkpoint -> bundle: two ONNX graphs, golden outputs, and a card."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+from torch import Tensor, nn
+
+from metavae_training.checkpoint import Checkpoint
+from metavae_training.embedder import TorchEmbedder
+from metavae_training.fit import build_model
+from metavae_training.models import Model
+from metavae_zoo import __version__
+from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle, write_bundle
+from metavae_zoo.card import ModelCard
+from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.families import family
+
+OPSET = 20
+_GOLDEN_CONTEXT, _GOLDEN_QUERIES = 10, 8
+
+
+class _Summarize(nn.Module):
+    """uint8 images [N, C, H, W] -> per-image features [N, feature]."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(_scaled(images))
+
+
+class _Encode(nn.Module):
+    """uint8 images [N, C, H, W] and a pooled summary per row -> mean, log-variance [N, latent]."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, summary: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.model.posterior(_scaled(images), summary)
+        return posterior.mean, posterior.log_variance
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return images.to(torch.float32).flatten(1) / 255
+
+
+def model_of(checkpoint: Checkpoint) -> Model:
+    """The best weights of a checkpoint as a model."""
+    source = family(checkpoint.recipe.family)
+    distributions = len(source.split(checkpoint.recipe.split).train_values)
+    model = build_model(
+        checkpoint.recipe,
+        distributions=distributions,
+        pixels=int(np.prod(source.image_shape)),
+        seed=checkpoint.seed,
+    )
+    model.load_state_dict(checkpoint.best)
+    return model.eval()
+
+
+def export(checkpoint: Checkpoint, out: Path, *, data_root: Path | None = None) -> Bundle:
+    """Write the bundle of a checkpoint's best weights to the folder `out`.
+
+    The golden outputs are torch's. The bundle is loaded on ONNX Runtime and compared with them
+    before it takes its place, as it is again whenever it is loaded to serve; raises BadBundle
+    where they differ by more than 1e-5.
+    """
+    model = model_of(checkpoint)
+    card = card_of(checkpoint, model)
+    graphs = {
+        SUMMARIZE: _graph(_Summarize(model), card, ["features"]),
+        ENCODE: _graph(_Encode(model), card, ["mean", "log_variance"]),
+    }
+    bundle = write_bundle(
+        out,
+        card,
+        graphs | {GOLDEN: save(_golden(checkpoint, model, card, data_root))},
+        verify=lambda bundle: OnnxEmbedder(bundle),
+    )
+    return bundle
+
+
+def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
+    """The card of a checkpoint, without its files' hashes and measured results."""
+    recipe = checkpoint.recipe
+    source = family(recipe.family)
+    split = source.split(recipe.split)
+    return ModelCard(
+        name=recipe.name,
+        model=recipe.model,
+        family=recipe.family,
+        split=recipe.split,
+        train_values=list(split.train_values),
+        held_out_values=list(split.held_out_values),
+        image_shape=source.image_shape,
+        feature_dim=model.feature_dim,
+        latent_dim=model.latent_dim,
+        parameters={
+            name: sum(p.numel() for p in part.parameters()) for name, part in model.parts().items()
+        },
+        recipe=recipe.to_dict(),
+        seed=checkpoint.seed,
+        epochs_trained=checkpoint.best_epoch,
+        validation_elbo=checkpoint.best_validation_elbo,
+        data_sha256=checkpoint.data_sha256,
+        licence="Apache-2.0",
+        description=_description(type(model), recipe.family, recipe.split),
+        metavae_version=__version__,
+        files={},
+    )
+
+
+def _description(model: type[Model], family_name: str, split: str) -> str:
+    first_line = (model.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return f"{first_line}, trained over the {split} values of {family_name}."
+
+
+def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
+    images = torch.zeros((2, *card.image_shape), dtype=torch.uint8)
+    rows = torch.export.Dim("rows", min=1)
+    inputs: tuple[Tensor, ...] = (images,)
+    names = ["images"]
+    shapes: tuple[dict[int, object], ...] = ({0: rows},)
+    if isinstance(module, _Encode):
+        inputs += (torch.zeros(2, card.feature_dim),)
+        names += ["summary"]
+        shapes += ({0: rows},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            inputs,
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - None only when a file is written
+    buffer = io.BytesIO()
+    program.save(buffer)
+    return buffer.getvalue()
+
+
+def _golden(
+    checkpoint: Checkpoint, model: Model, card: ModelCard, data_root: Path | None
+) -> dict[str, np.ndarray]:
+    source = family(card.family)
+    images = source.images(card.held_out_values[0], "test", data_root)
+    context = np.ascontiguousarray(images[:_GOLDEN_CONTEXT])
+    queries = np.ascontiguousarray(images[_GOLDEN_CONTEXT : _GOLDEN_CONTEXT + _GOLDEN_QUERIES])
+    embedder = TorchEmbedder(model, card)
+    summary = embedder.summarize(context)
+    embeddings = embedder.embed(queries, summary)
+    return {
+        "context": context,
+        "queries": queries,
+        "summary": summary.mean,
+        "mean": embeddings.mean,
+        "log_variance": embeddings.log_variance,
+    }

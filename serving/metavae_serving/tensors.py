@@ -1,0 +1,213 @@
+"""Tensors as the Open Inference Protocol v2 declares them, JSON or binary.
+
+A tensor is a JSON object with `name`, `datatype`, `shape` and either `data` (numbers, flat in row
+order or nested like the shape) or the parameter `binary_data_size`, whose bytes follow the JSON.
+Whatever a tensor declares is compared with what really came before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metavae_zoo.errors import MetavaeError
+
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "UINT8": np.dtype("u1"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "INT64": np.dtype("<i8"),
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_MAX_RANK = 8
+_MAX_SIDE = 2**31 - 1
+
+
+class BadRequest(MetavaeError):
+    """A request that cannot be read: `status` is the HTTP status it is answered with."""
+
+    code = "bad_request"
+
+    def __init__(self, message: str, *, hint: str = "", field: str = "", status: int = 400) -> None:
+        super().__init__(message, hint=hint, field=field)
+        self.status = status
+
+
+def shown(value: object) -> str:
+    """`value` as an error message shows it: what a client sent may be of any length."""
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else str(type(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def declare(name: str, array: NDArray, *, binary: bool) -> dict[str, Any]:
+    """The JSON object that declares `array`; a binary one's bytes are `array_bytes(array)`.
+
+    Raises BadRequest for an array of a type that the wire does not carry.
+    """
+    dtype = array.dtype.newbyteorder("<")
+    if dtype not in _NAMES:
+        raise BadRequest(
+            f"{name} has type {array.dtype}, the wire carries {', '.join(map(str, _NAMES))}",
+            hint="Convert it with `.astype`",
+            field=name,
+        )
+    tensor: dict[str, Any] = {
+        "name": name,
+        "datatype": _NAMES[dtype],
+        "shape": list(array.shape),
+    }
+    if binary:
+        return tensor | {"parameters": {"binary_data_size": array.nbytes}}
+    return tensor | {"data": array.ravel().tolist()}
+
+
+def array_bytes(array: NDArray) -> memoryview:
+    """What the wire carries of `array`: row order, little-endian; without a copy if it is so."""
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data
+
+
+def read_tensors(declared: object, binary: memoryview) -> Iterator[tuple[str, NDArray]]:
+    """Yield the name and array of each declared tensor; binary ones are views of `binary`.
+
+    Raises BadRequest where a declaration is malformed or differs from the data.
+    """
+    if not isinstance(declared, list):
+        raise BadRequest(
+            f"the tensors are {shown(declared)}, expected a list",
+            hint='Give {"inputs": [{"name": ..., "datatype": ..., "shape": ..., "data": ...}]}',
+            field="inputs",
+        )
+    start = 0
+    for tensor in declared:
+        name, dtype, shape = _declaration(tensor)
+        size = _binary_size(name, tensor)
+        if size is None:
+            yield name, _from_numbers(name, tensor.get("data"), dtype, shape)
+        else:
+            yield name, _from_bytes(name, binary[start : start + size], size, dtype, shape)
+            start += size
+    if start != len(binary):
+        raise BadRequest(
+            f"{len(binary)} bytes follow the JSON, the tensors declare {start}",
+            hint="Make the values of `binary_data_size` add up to the bytes that follow the JSON",
+            field="binary_data_size",
+        )
+
+
+def _declaration(tensor: object) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+        raise BadRequest(
+            f"a tensor is {shown(tensor)} without a name, expected an object with one",
+            hint='Give {"name": ..., "datatype": ..., "shape": ..., "data": ...}',
+            field="inputs",
+        )
+    name = tensor["name"]
+    datatype = tensor.get("datatype")
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise BadRequest(
+            f"{shown(name)} has datatype {shown(datatype)}, expected one of {', '.join(DATATYPES)}",
+            hint="Send images as UINT8 (0-255) or FP32 (0-1)",
+            field=name[:60],
+        )
+    shape = tensor.get("shape")
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MAX_RANK
+        or not all(type(side) is int and 0 <= side <= _MAX_SIDE for side in shape)
+    ):
+        raise BadRequest(
+            f"{shown(name)} has no valid shape, expected a list of at most {_MAX_RANK} whole"
+            f" numbers of 0 to {_MAX_SIDE}",
+            hint='For 16 grey images of 28x28 give "shape": [16, 28, 28]',
+            field=name[:60],
+        )
+    return name, DATATYPES[datatype], tuple(shape)
+
+
+def _binary_size(name: str, tensor: dict[str, Any]) -> int | None:
+    """Bytes that follow the JSON for this tensor; None if its numbers are in the JSON."""
+    parameters = tensor.get("parameters", {})
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else -1
+    if size is None or (type(size) is int and size >= 0 and "data" not in tensor):
+        return size
+    raise BadRequest(
+        f"{shown(name)} has parameters that are not an object, a binary_data_size that is not a"
+        " whole number, or both data and binary_data_size",
+        hint='Give either "data" or "parameters": {"binary_data_size": <bytes>}',
+        field=name[:60],
+    )
+
+
+def _from_bytes(
+    name: str, found: memoryview, size: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> NDArray:
+    expected = math.prod(shape) * dtype.itemsize
+    if size != expected:
+        raise BadRequest(
+            f"{shown(name)} declares binary_data_size {size}, shape {list(shape)} of"
+            f" {_NAMES[dtype]} takes {shown(expected)} bytes",
+            hint="Make shape, datatype and binary_data_size agree",
+            field=name[:60],
+        )
+    if len(found) != size:
+        raise BadRequest(
+            f"{shown(name)} declares {size} bytes and {len(found)} came",
+            hint="Send the whole body, and the length of its JSON part as the header"
+            " Inference-Header-Content-Length",
+            field=name[:60],
+        )
+    return _shaped(name, np.frombuffer(found, dtype), shape)
+
+
+def _from_numbers(name: str, data: object, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray:
+    expected = math.prod(shape)
+    numbers = _flat(data, shape)
+    allowed = {int, float} if dtype.kind == "f" else {int}
+    # The set of types is taken before numpy sees the list: a long text among numbers would make
+    # it allocate that length for every number.
+    if numbers is None or len(numbers) != expected or not set(map(type, numbers)) <= allowed:
+        raise BadRequest(
+            f"the data of {shown(name)} are not {shown(expected)} {_NAMES[dtype]} numbers, flat"
+            f" or nested like shape {list(shape)}",
+            hint="Make shape, datatype and data agree; numbers only, whole ones for UINT8 and"
+            " INT64",
+            field=name[:60],
+        )
+    try:
+        return _shaped(name, np.array(numbers, dtype), shape)
+    except OverflowError as error:
+        raise BadRequest(
+            f"the data of {shown(name)} hold a number that is out of range for {_NAMES[dtype]}",
+            hint="UINT8 is 0 to 255",
+            field=name[:60],
+        ) from error
+
+
+def _flat(data: object, shape: tuple[int, ...]) -> list[Any] | None:
+    """The numbers of flat or nested `data` in row order; None if it is nested otherwise."""
+    if not isinstance(data, list):
+        return None
+    if not data or not isinstance(data[0], list):
+        return data
+    if shape[:1] != (len(data),):
+        return None
+    rows: list[Any] = data
+    for side in shape[1:]:
+        if set(map(type, rows)) != {list} or set(map(len, rows)) != {side}:
+            return None
+        rows = list(chain.from_iterable(rows))
+    return rows
+
+
+def _shaped(name: str, array: NDArray, shape: tuple[int, ...]) -> NDArray:
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # an empty array whose other sides exceed numpy's range
+        raise BadRequest(
+            f"{shown(name)} has shape {list(shape)}, which is out of range", field=name[:60]
+        ) from error

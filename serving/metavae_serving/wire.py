@@ -1,0 +1,313 @@
+"""Requests and replies as bytes: the Open Inference Protocol v2, JSON and binary tensor data.
+
+The server's language, which the client speaks too; numpy and the zoo's types only.
+
+A body is one JSON object and, where the header Inference-Header-Content-Length gives the length
+of that object, the bytes of its binary tensors. Inputs are `queries`, `context`, `summary` and
+`count`, see EmbedRequest; outputs are `embedding` and `log_variance` when queries came, `summary`
+and `count` when a context came. The request parameter `model` names the model (its card's digest)
+that made the summary, the reply's parameter `model` the one that answered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metavae_serving.tensors import BadRequest, array_bytes, declare, read_tensors, shown
+from metavae_zoo.errors import MetavaeError
+from metavae_zoo.summary import Summary
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+JSON_TYPE = "application/json"
+BINARY_TYPE = "application/octet-stream"
+
+# The server's limits, for one request and its reply. Larger work is split, which changes no bit.
+MAX_REQUEST_BYTES = 64_000_000
+MAX_REPLY_BYTES = 64_000_000
+MAX_IMAGES = 65_536
+
+_IMAGES = ("queries", "context")
+_INPUTS = (*_IMAGES, "summary", "count")
+_DTYPES = {
+    "queries": (np.uint8, np.float32),
+    "context": (np.uint8, np.float32),
+    "summary": (np.float64,),
+    "count": (np.int64,),
+}
+_MAX_ID = 1000
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """What a request asks for: arrays as they came, not yet compared with a model.
+
+    queries, context: uint8 or float32 images, [N, H, W] or [N, C, H, W] as sent; summary: float64
+    totals, [S] or [B, S]; count: int64, [1] or [B]; `model` is the digest that made the summary.
+    `outputs` maps the outputs that were asked for to whether they go as binary.
+    """
+
+    outputs: dict[str, bool]
+    queries: NDArray | None = None
+    context: NDArray | None = None
+    summary: NDArray[np.float64] | None = None
+    count: NDArray[np.int64] | None = None
+    model: str = ""
+    id: str = ""
+
+    def summaries(self) -> Summary | list[Summary] | None:
+        """The summary that came, or one per query; None if none came."""
+        if self.summary is None or self.count is None:
+            return None
+        if self.summary.ndim == 1:
+            return Summary(self.summary, int(self.count[0]), self.model)
+        return [
+            Summary(total, int(count), self.model)
+            for total, count in zip(self.summary, self.count, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: arrays by output name, the digest of the model that answered, the request's id."""
+
+    outputs: dict[str, NDArray]
+    model: str = ""
+    id: str = ""
+    model_name: str = field(default="", kw_only=True)
+
+
+def encode_request(
+    *,
+    queries: NDArray | None = None,
+    context: NDArray | None = None,
+    summary: Summary | Sequence[Summary] | None = None,
+    binary: bool = True,
+    request_id: str = "",
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the HTTP headers of a request, for embeddings or a context's summary.
+
+    `summary` is one for all queries or one per query, all of one model. Raises BadRequest for
+    arrays that are neither uint8 nor float32 and for summaries of several models.
+    """
+    arrays: dict[str, NDArray] = {}
+    for name, images in (("queries", queries), ("context", context)):
+        if images is not None:
+            arrays[name] = images
+    parameters: dict[str, Any] = {"binary_data_output": binary}
+    if isinstance(summary, Summary):
+        arrays |= {"summary": summary.total, "count": np.array([summary.count])}
+        parameters["model"] = summary.model
+    elif summary is not None:
+        models = {one.model for one in summary}
+        if len(models) != 1:
+            raise BadRequest(
+                f"the summaries are of {len(models)} models, expected one",
+                hint="Summarise every context with the model that embeds",
+                field="summary",
+            )
+        arrays["summary"] = np.stack([one.total for one in summary])
+        arrays["count"] = np.array([one.count for one in summary], np.int64)
+        parameters["model"] = models.pop()
+    request: dict[str, Any] = {"id": request_id} if request_id else {}
+    request["parameters"] = parameters
+    return _body(request, "inputs", arrays, dict.fromkeys(arrays, binary))
+
+
+def decode_request(body: bytes | bytearray | memoryview, header_length: int | None) -> EmbedRequest:
+    """Read a request; `header_length` is the length of its JSON part, None if it is all JSON.
+
+    Binary tensors are views of `body`. Raises BadRequest, and nothing else, for whatever is not
+    a request.
+    """
+    if len(body) == 0:
+        raise BadRequest(
+            "the body is empty, or came as a form, which the server cannot see",
+            hint=f"With curl give -H 'Content-Type: {JSON_TYPE}' (or {BINARY_TYPE} for binary"
+            " tensors)",
+        )
+    request, binary = _split(body, header_length)
+    arrays: dict[str, NDArray] = {}
+    for name, array in read_tensors(request.get("inputs"), binary):
+        if name in arrays or name not in _INPUTS:
+            problem = "is given twice" if name in arrays else "is not an input"
+            raise BadRequest(
+                f"{shown(name)} {problem}", hint=f"Inputs are {', '.join(_INPUTS)}", field="inputs"
+            )
+        if array.dtype not in _DTYPES[name]:
+            raise BadRequest(
+                f"{name} is {array.dtype}, expected"
+                f" {' or '.join(np.dtype(one).name for one in _DTYPES[name])}",
+                hint="Send images as UINT8 or FP32, `summary` as FP64, `count` as INT64",
+                field=name,
+            )
+        arrays[name] = array
+    _check_combination(arrays)
+    parameters = request.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise BadRequest("parameters is not an object", field="parameters")
+    return EmbedRequest(
+        outputs=_outputs(request.get("outputs"), parameters, arrays),
+        **arrays,
+        model=_text(parameters, "model"),
+        id=_text(request, "id"),
+    )
+
+
+def encode_reply(
+    outputs: dict[str, NDArray], request: EmbedRequest, *, model_name: str, model: str
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and headers that answer `request` with the outputs it asked for.
+
+    `model` is the digest of the model that answers.
+    """
+    reply: dict[str, Any] = {"model_name": model_name, "model_version": "1.0"}
+    if request.id:
+        reply["id"] = request.id
+    reply["parameters"] = {"model": model}
+    return _body(
+        reply, "outputs", {name: outputs[name] for name in request.outputs}, request.outputs
+    )
+
+
+def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None) -> Reply:
+    """Read an answer; raises BadRequest where it is not one (a proxy's page, say)."""
+    reply, binary = _split(body, header_length)
+    outputs = dict(read_tensors(reply.get("outputs"), binary))
+    parameters = reply.get("parameters", {})
+    return Reply(
+        outputs,
+        model=_text(parameters if isinstance(parameters, dict) else {}, "model"),
+        id=_text(reply, "id"),
+        model_name=_text(reply, "model_name"),
+    )
+
+
+def encode_error(error: MetavaeError) -> bytes:
+    """The JSON body that answers a request with `error`."""
+    parts = {name: getattr(error, name) for name in ("code", "message", "field", "hint")}
+    return json.dumps({"error": parts}).encode()
+
+
+def _body(
+    header: dict[str, Any], kind: str, arrays: dict[str, NDArray], binary: dict[str, bool]
+) -> tuple[bytes, dict[str, str]]:
+    header[kind] = [declare(name, array, binary=binary[name]) for name, array in arrays.items()]
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    if not any(binary.values()):
+        return text, {"Content-Type": JSON_TYPE}
+    parts = [array_bytes(array) for name, array in arrays.items() if binary[name]]
+    return b"".join([text, *parts]), {
+        "Content-Type": BINARY_TYPE,
+        HEADER_LENGTH: str(len(text)),
+    }
+
+
+def _split(
+    body: bytes | bytearray | memoryview, header_length: int | None
+) -> tuple[dict[str, Any], memoryview]:
+    """The JSON object at the start of `body`, and what follows it."""
+    whole = memoryview(body)
+    length = len(whole) if header_length is None else header_length
+    if not 0 < length <= len(whole):
+        raise BadRequest(
+            f"{HEADER_LENGTH} is {shown(length)}, the body has {len(whole)} bytes",
+            hint="Give the length of the body's JSON part, in bytes",
+            field=HEADER_LENGTH,
+        )
+    try:
+        content = json.loads(bytes(whole[:length]), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(
+            f"the first {length} bytes of the body are not JSON ({error})",
+            hint=f"Where binary tensors follow the JSON, give its length as {HEADER_LENGTH}",
+        ) from error
+    if not isinstance(content, dict):
+        raise BadRequest(f"the body is {shown(content)}, expected a JSON object")
+    return content, whole[length:]
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_combination(arrays: dict[str, NDArray]) -> None:
+    if "context" in arrays and "summary" in arrays:
+        raise BadRequest(
+            "context and summary both came",
+            hint="Give either the images of the context or their summary",
+            field="summary",
+        )
+    if ("summary" in arrays) != ("count" in arrays):
+        raise BadRequest(
+            "summary and count go together, one of them is missing",
+            hint="Send both back as the server gave them",
+            field="count" if "summary" in arrays else "summary",
+        )
+    if "queries" not in arrays and "context" not in arrays:
+        raise BadRequest(
+            "neither queries nor context came",
+            hint="Give `queries` to embed, `context` to summarise, or both",
+            field="queries",
+        )
+    if "summary" in arrays:
+        summary, count = arrays["summary"], arrays["count"]
+        rows = summary.shape[0] if summary.ndim == 2 else 1
+        if summary.ndim not in (1, 2) or count.shape != (rows,):
+            raise BadRequest(
+                f"summary has shape {list(summary.shape)} and count {list(count.shape)}, expected"
+                " [S] and [1], or [B, S] and [B]",
+                hint="Send one summary and its count, or one of both per query",
+                field="summary",
+            )
+
+
+def _outputs(
+    asked: object, parameters: dict[str, Any], arrays: dict[str, NDArray]
+) -> dict[str, bool]:
+    possible = (("embedding", "log_variance") if "queries" in arrays else ()) + (
+        ("summary", "count") if "context" in arrays else ()
+    )
+    default = parameters.get("binary_data_output", False) is True
+    if not asked:
+        return dict.fromkeys(possible, default)
+    chosen: dict[str, bool] = {}
+    for output in asked if isinstance(asked, list) else [asked]:
+        fields = output if isinstance(output, dict) else {}
+        name, own = fields.get("name"), fields.get("parameters")
+        if not isinstance(name, str) or name not in possible or name in chosen:
+            raise BadRequest(
+                f"the output {shown(name)} is given twice or is none of this request's",
+                hint=f"This request's outputs are {', '.join(possible)}",
+                field="outputs",
+            )
+        binary = own.get("binary_data", default) if isinstance(own, dict) else default
+        chosen[name] = binary is True
+    return chosen
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    text = fields.get(name, "")
+    if not isinstance(text, str) or len(text) > _MAX_ID:
+        raise BadRequest(
+            f"{name} is {shown(text)}, expected a text of at most {_MAX_ID} characters",
+            field=name,
+        )
+    return text
+
+
+__all__ = [
+    "BadRequest",
+    "EmbedRequest",
+    "Reply",
+    "decode_reply",
+    "decode_request",
+    "encode_error",
+    "encode_reply",
+    "encode_request",
+]

@@ -146,7 +146,10 @@ class OnnxEmbedder:
         if self._summarize is None:
             return Summary(np.zeros(0), len(images), self.card.digest)
         parts = [
-            Summary.of_features(self._summarize.run(None, {"images": chunk})[0], self.card.digest)
+            Summary.of_features(
+                np.asarray(self._summarize.run(["features"], {"images": chunk})[0]),
+                self.card.digest,
+            )
             for chunk in _chunks(images)
         ]
         return parts[0].merge(*parts[1:])

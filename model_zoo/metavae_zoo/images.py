@@ -11,10 +11,10 @@ Images = NDArray[np.uint8]  # [image, channel, row, column]
 
 
 def as_images(array: ArrayLike, image_shape: tuple[int, int, int], *, field: str) -> Images:
-    """Return `array` as uint8 images [N, C, H, W] of `image_shape` (C, H, W), without a copy if uint8.
+    """Return `array` as uint8 images [N, C, H, W]; `image_shape` is (C, H, W).
 
     Takes [N, H, W] (for one channel) or [N, C, H, W]; uint8 of 0-255, or floating point of 0-1,
-    which is rounded to 8 bits. Raises BadImages, naming `field`, for anything else.
+    which is rounded to 8 bits; uint8 is not copied. Raises BadImages, naming `field`, else.
     """
     images = np.asarray(array)
     channels, height, width = image_shape

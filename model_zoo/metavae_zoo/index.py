@@ -1,28 +1,35 @@
 """Which models exist, and from a name to a verified bundle on this machine.
 
 A bundle is looked for in the user's own folder (pulled, built or added), then among those that
-ship with metavae. `index.json` lists every model that can be had, with the hash of its card; the
-card holds the hashes of everything else, so one chain of hashes reaches every byte.
+ship with metavae. `index.json` (or the file that METAVAE_INDEX names) lists every model that can
+be had, with the hash of its card; the card holds the hashes of everything else, so one chain of
+hashes reaches every byte.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from metavae_zoo.bundle import CARD, Bundle, check_file, open_bundle, replacing_folder
+from metavae_zoo.bundle import CARD, Bundle, check_file, open_bundle, replacing_folder, sha256_of
 from metavae_zoo.card import ModelCard
 from metavae_zoo.errors import BadBundle, MetavaeError, UnknownName
 from metavae_zoo.places import user_bundles
 
 _TIMEOUT = httpx.Timeout(30.0)
+
+
+class BadIndex(MetavaeError):
+    """A file that is no index of models."""
+
+    code = "bad_index"
 
 
 class DownloadFailed(MetavaeError):
@@ -41,13 +48,21 @@ class IndexEntry(BaseModel):
     url: str | None = None
 
 
+class Index(BaseModel):
+    """What `index.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: dict[str, IndexEntry]
+
+
 @dataclass(frozen=True)
 class Listing:
-    """A known model: `bundle` where it lies on this machine, else None."""
+    """A known model; `card` where it lies on this machine, else None; `size` in bytes."""
 
     name: str
     size: int
-    bundle: Bundle | None
+    card: ModelCard | None
 
 
 def shipped_bundles() -> Path:
@@ -57,16 +72,35 @@ def shipped_bundles() -> Path:
     return in_clone if in_clone.is_dir() else package / "bundles"
 
 
-@cache
 def read_index() -> dict[str, IndexEntry]:
-    """The index that ships with metavae, by name."""
-    text = files("metavae_zoo").joinpath("index.json").read_text()
-    entries = _IndexFile.model_validate_json(text).models
-    return dict(sorted(entries.items()))
+    """The index by name: the file that METAVAE_INDEX names, else the one that ships.
+
+    Raises BadIndex for a file that is no index.
+    """
+    named = os.environ.get("METAVAE_INDEX")
+    source = Path(named) if named else files("metavae_zoo").joinpath("index.json")
+    try:
+        return Index.model_validate_json(source.read_text()).models
+    except (OSError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise BadIndex(
+            f"{source} is not an index of models ({reason})",
+            hint="Write one with `metavae-zoo index FOLDER`, or unset METAVAE_INDEX",
+        ) from error
 
 
-class _IndexFile(BaseModel):
-    models: dict[str, IndexEntry]
+def index_of(folder: Path, url: str | None) -> str:
+    """The JSON index of the bundles in `folder`, verified; `url` is where `folder` is served."""
+    bundles = [open_bundle(path.parent) for path in sorted(folder.glob(f"[!.]*/{CARD}"))]
+    entries = {
+        bundle.card.name: IndexEntry(
+            size=bundle.size,
+            card_sha256=sha256_of(bundle.path / CARD),
+            url=f"{url.rstrip('/')}/{bundle.path.name}" if url else None,
+        )
+        for bundle in bundles
+    }
+    return Index(models=entries).model_dump_json(indent=2) + "\n"
 
 
 def find_bundle(name: str) -> Bundle:
@@ -85,15 +119,32 @@ def find_bundle(name: str) -> Bundle:
     raise UnknownName("model", name, known_names(), "`metavae-zoo list` shows all")
 
 
+def local_names() -> list[str]:
+    """Names of the models on this machine."""
+    return sorted(
+        {
+            path.parent.name
+            for folder in (user_bundles(), shipped_bundles())
+            for path in folder.glob(f"[!.]*/{CARD}")
+        }
+    )
+
+
 def known_names() -> list[str]:
     """Names of all models in the index or on this machine."""
-    local = {
-        path.parent.name
-        for folder in (user_bundles(), shipped_bundles())
-        for path in folder.glob(f"*/{CARD}")
-        if not path.parent.name.startswith(".")
-    }
-    return sorted(local | set(read_index()))
+    return sorted({*local_names(), *read_index()})
+
+
+def listings() -> list[Listing]:
+    """All models in the index or on this machine, by name; raises BadBundle for a damaged one."""
+    here = {name: find_bundle(name) for name in local_names()}
+    index = read_index()
+    return [
+        Listing(name, here[name].size, here[name].card)
+        if name in here
+        else Listing(name, index[name].size, None)
+        for name in known_names()
+    ]
 
 
 def pull(name: str, *, progress: bool = False) -> Bundle:
@@ -108,11 +159,17 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
     target = user_bundles() / name
     if (target / CARD).is_file():
         return open_bundle(target)
-    with replacing_folder(target) as scratch, httpx.Client(
-        timeout=_TIMEOUT, follow_redirects=True
-    ) as http, tqdm(
-        total=entry.size, desc=name, unit="B", unit_scale=True, disable=None if progress else True
-    ) as bar:
+    with (
+        replacing_folder(target) as scratch,
+        httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as http,
+        tqdm(
+            total=entry.size,
+            desc=name,
+            unit="B",
+            unit_scale=True,
+            disable=None if progress else True,
+        ) as bar,
+    ):
         base = entry.url.rstrip("/")
         _download(http, f"{base}/{CARD}", scratch / CARD, entry.card_sha256, entry.size, bar)
         card = ModelCard.from_json((scratch / CARD).read_bytes(), source=f"{base}/{CARD}")

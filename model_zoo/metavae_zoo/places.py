@@ -15,14 +15,14 @@ def cache_folder() -> Path:
 
 def user_bundles() -> Path:
     """Bundles that were pulled, built or added: METAVAE_ZOO, else the user's data folder."""
-    return Path(
-        os.environ.get("METAVAE_ZOO") or platformdirs.user_data_path("metavae") / "bundles"
-    )
+    return Path(os.environ.get("METAVAE_ZOO") or platformdirs.user_data_path("metavae") / "bundles")
 
 
 def default_store() -> Path:
-    """The model store that `metavae-serve` uses if none is named: METAVAE_STORE, else the user's."""
-    return Path(os.environ.get("METAVAE_STORE") or platformdirs.user_state_path("metavae") / "store")
+    """The model store if none is named: METAVAE_STORE, else the user's."""
+    return Path(
+        os.environ.get("METAVAE_STORE") or platformdirs.user_state_path("metavae") / "store"
+    )
 
 
 def run_folder(store: Path) -> Path:

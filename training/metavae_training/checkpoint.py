@@ -92,7 +92,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         for name, value in getattr(checkpoint, group).items()
     }
     if checkpoint.best is checkpoint.weights:  # safetensors refuses shared memory
-        tensors = {name: v.clone() if name.startswith("best.") else v for name, v in tensors.items()}
+        tensors = {
+            name: v.clone() if name.startswith("best.") else v for name, v in tensors.items()
+        }
     metadata = {
         field.name: getattr(checkpoint, field.name)
         for field in dataclasses.fields(checkpoint)
@@ -112,8 +114,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
             for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 group, name = key.split(".", 1)
                 groups[group][name] = file.get_tensor(key)
-        recipe = Recipe.from_dict(metadata.pop("recipe"))
-        return Checkpoint(recipe=recipe, **metadata, **groups)
+        return Checkpoint(
+            recipe=Recipe.from_dict(metadata["recipe"]),
+            seed=int(metadata["seed"]),
+            data_sha256=str(metadata["data_sha256"]),
+            epoch=int(metadata["epoch"]),
+            best_epoch=int(metadata["best_epoch"]),
+            best_validation_elbo=float(metadata["best_validation_elbo"]),
+            weights=groups["weights"],
+            best=groups["best"],
+            optimizer=groups["optimizer"],
+        )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(
             f"{path} is not a metavae checkpoint ({type(error).__name__}: {error})",

@@ -56,7 +56,11 @@ def load_corpus(recipe: Recipe, data_root: Path | None, device: torch.device) ->
 
 
 def batches(
-    images: Tensor, *, batch_size: int, sets: int, context_sizes: tuple[int, int],
+    images: Tensor,
+    *,
+    batch_size: int,
+    sets: int,
+    context_sizes: tuple[int, int],
     generator: torch.Generator,
 ) -> Iterator[Batch]:
     """One pass over images [distribution, image, pixel], each a query once per distribution.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from pathlib import Path
@@ -80,13 +79,12 @@ def export(checkpoint: Checkpoint, out: Path, *, data_root: Path | None = None) 
         SUMMARIZE: _graph(_Summarize(model), card, ["features"]),
         ENCODE: _graph(_Encode(model), card, ["mean", "log_variance"]),
     }
-    bundle = write_bundle(
+    return write_bundle(
         out,
         card,
         graphs | {GOLDEN: save(_golden(checkpoint, model, card, data_root))},
         verify=lambda bundle: OnnxEmbedder(bundle),
     )
-    return bundle
 
 
 def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
@@ -129,11 +127,9 @@ def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
     rows = torch.export.Dim("rows", min=1)
     inputs: tuple[Tensor, ...] = (images,)
     names = ["images"]
-    shapes: tuple[dict[int, object], ...] = ({0: rows},)
     if isinstance(module, _Encode):
         inputs += (torch.zeros(2, card.feature_dim),)
         names += ["summary"]
-        shapes += ({0: rows},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -142,15 +138,13 @@ def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
             inputs,
             input_names=names,
             output_names=outputs,
-            dynamic_shapes=shapes,
+            dynamic_shapes=tuple({0: rows} for _ in inputs),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None  # noqa: S101 - None only when a file is written
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return buffer.getvalue()
+    return program.model_proto.SerializeToString()
 
 
 def _golden(

@@ -210,7 +210,9 @@ def _check_same_run(found: Checkpoint, wanted: Checkpoint, path: Path) -> None:
 def _drop_log_after(path: Path, epoch: int) -> None:
     """Forget logged epochs that were not saved: they are trained again."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["epoch"] <= epoch]
+        lines = [
+            line for line in path.read_text().splitlines() if json.loads(line)["epoch"] <= epoch
+        ]
         path.write_text("".join(line + "\n" for line in lines))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ Activation = Callable[[Tensor], Tensor]
 def mlp(widths: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
     """Linear layers of these widths with an activation between each two, none at the end."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -76,8 +77,7 @@ class ParallelDecoder(nn.Module):
     def __init__(self, distributions: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            ParallelLinear(distributions, inputs, outputs)
-            for inputs, outputs in zip(widths, widths[1:], strict=False)
+            ParallelLinear(distributions, inputs, outputs) for inputs, outputs in pairwise(widths)
         )
 
     def forward(self, z: Tensor) -> Tensor:

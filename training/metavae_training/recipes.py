@@ -65,6 +65,4 @@ def recipe(name: str) -> Recipe:
     try:
         return RECIPES[name]
     except KeyError:
-        raise UnknownName(
-            "recipe", name, RECIPES, "`metavae-train list` shows all"
-        ) from None
+        raise UnknownName("recipe", name, RECIPES, "`metavae-train list` shows all") from None

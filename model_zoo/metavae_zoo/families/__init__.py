@@ -4,11 +4,12 @@
 that they agree on which values are seen and which are held out.
 """
 
+from metavae_zoo.errors import UnknownName
 from metavae_zoo.families.axes import ROTATION, SCALE, SKEW
 from metavae_zoo.families.digits import Digits
-from metavae_zoo.families.family import Family, Part, Split
+from metavae_zoo.families.family import Family, Split
 from metavae_zoo.families.mnist import Mnist
-from metavae_zoo.errors import UnknownName
+from metavae_zoo.families.parts import Part
 
 FAMILIES: dict[str, Family] = {
     family.name: family

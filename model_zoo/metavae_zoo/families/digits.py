@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from metavae_zoo.families.parts import Part
 from metavae_zoo.families.warp import warp
 
 TEST_IMAGES = 500  # the last ones, mostly by writers that the first 1,297 do not hold
@@ -26,7 +27,7 @@ class Digits:
     side: int = 28
 
     def load(
-        self, part: str, data_root: Path | None = None
+        self, part: Part, data_root: Path | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images [N, 28, 28] and labels [N]."""
         images, labels = _enlarged(self.side)
@@ -38,10 +39,10 @@ class Digits:
 def _enlarged(side: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images, labels = load_digits(return_X_y=True)
+    grey = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     shrink = 8 / 22
     return (
         warp(grey, np.array([[shrink, 0, 0], [0, shrink, 0]]), "bilinear", side),
-        digits.target.astype(np.int64),
+        labels.astype(np.int64),
     )

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from metavae_zoo.errors import UnknownName
 from metavae_zoo.families.axes import Axis
 from metavae_zoo.families.cache import cached_array
+from metavae_zoo.families.parts import Part
 from metavae_zoo.families.warp import warp
 from metavae_zoo.images import Images
-
-Part = Literal["train", "test"]
 
 _TRANSFORM_VERSION = 1  # raised when the meaning of a cached pixel changes
 
@@ -25,8 +24,15 @@ _TRANSFORM_VERSION = 1  # raised when the meaning of a cached pixel changes
 class Dataset(Protocol):
     """Labelled grey images that a family transforms; `train` and `test` share no image."""
 
-    name: str
-    side: int
+    @property
+    def name(self) -> str:
+        """Short name, the first part of a family's."""
+        ...
+
+    @property
+    def side(self) -> int:
+        """Height and width of an image, in pixels."""
+        ...
 
     def load(
         self, part: Part, data_root: Path | None
@@ -85,7 +91,7 @@ class Family:
     ) -> list[Images]:
         """All images of several distributions, in one order of base images."""
         source, _ = self.dataset.load(part, data_root)
-        content = hashlib.sha256(np.ascontiguousarray(source)).hexdigest()
+        content = hashlib.sha256(source.tobytes()).hexdigest()
         return [self._transformed(source, content, value) for value in values]
 
     def labels(self, part: Part, data_root: Path | None = None) -> NDArray[np.int64]:
@@ -97,7 +103,7 @@ class Family:
         digest = hashlib.sha256()
         for part in ("train", "test"):
             for array in self.dataset.load(part, data_root):
-                digest.update(np.ascontiguousarray(array))
+                digest.update(array.tobytes())
         return digest.hexdigest()
 
     def _transformed(self, source: NDArray[np.uint8], content: str, value: float) -> Images:

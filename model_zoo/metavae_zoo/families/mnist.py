@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metavae_zoo.errors import DataUnavailable
+from metavae_zoo.families.parts import Part
 from metavae_zoo.places import cache_folder
 
 RAW = Path("MNIST", "raw")  # the layout of torchvision.datasets.MNIST
@@ -41,7 +42,7 @@ class Mnist:
     side: int = 28
 
     def load(
-        self, part: str, data_root: Path | None = None
+        self, part: Part, data_root: Path | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images [N, 28, 28] and labels [N]; raises DataUnavailable."""
         folder = find_mnist(data_root)
@@ -109,7 +110,7 @@ def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise DataUnavailable(
-            f"{path} is truncated or damaged: {len(content)} bytes with md5 {found}, expected {md5}",
+            f"{path} is truncated or damaged: {len(content)} bytes of md5 {found}, expected {md5}",
             hint="Delete it, so that it is downloaded again, or copy the original there",
         )
     dimensions = content[3]

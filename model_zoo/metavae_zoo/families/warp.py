@@ -23,16 +23,17 @@ def warp(
     images: NDArray[np.uint8], matrix: Affine, interpolation: Interpolation, side: int
 ) -> NDArray[np.uint8]:
     """Warp images [N, H, W] into [N, side, side]."""
-    weights = resampling_weights(images.shape[1:], matrix, interpolation, side)
-    warped = np.empty((len(images), side * side), np.uint8)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK].reshape(-1, weights.shape[1])
+    count, height, width = images.shape
+    weights = resampling_weights((height, width), matrix, interpolation, side)
+    warped = np.empty((count, side * side), np.uint8)
+    for start in range(0, count, _CHUNK):
+        chunk = images[start : start + _CHUNK].reshape(-1, height * width)
         warped[start : start + _CHUNK] = np.rint((weights @ chunk.T.astype(np.float32)).T)
     return warped.reshape(-1, side, side)
 
 
 def resampling_weights(
-    shape: tuple[int, ...], matrix: Affine, interpolation: Interpolation, side: int
+    shape: tuple[int, int], matrix: Affine, interpolation: Interpolation, side: int
 ) -> csr_array:
     """The warp as a sparse linear map from input pixels to output pixels, [side², H·W]."""
     height, width = shape
@@ -65,7 +66,9 @@ def resampling_weights(
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         source = (row * width + column)[inside].astype(np.intp)
         entries.append((pixel[inside], source, weight[inside]))
-    output_index, input_index, values = (np.concatenate(part) for part in zip(*entries, strict=True))
+    output_index, input_index, values = (
+        np.concatenate(part) for part in zip(*entries, strict=True)
+    )
     return csr_array(
         (values.astype(np.float32), (output_index, input_index)),
         shape=(side * side, height * width),

@@ -25,9 +25,7 @@ class MetaVAE(Model):
         super().__init__()
         self.feature_dim = hidden
         self.latent_dim = latent_dim
-        self.summary_network = mlp(
-            [pixels, pixels, hidden, hidden], partial(nn.LeakyReLU, 0.2)
-        )
+        self.summary_network = mlp([pixels, pixels, hidden, hidden], partial(nn.LeakyReLU, 0.2))
         self.aggregation_network = AggregationNetwork(pixels, hidden, latent_dim)
         self.decoders = ParallelDecoder(distributions, [latent_dim, hidden, hidden, pixels])
 

@@ -1,0 +1,115 @@
+"""Build a model of the zoo: train, export and measure it through the commands that users have.
+
+The zoo knows neither training nor client, so it calls their commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from metavae_zoo.bundle import CARD, Bundle, open_bundle, replacing_folder
+from metavae_zoo.card import ProbeRecord, Results, SeedRecord
+from metavae_zoo.errors import MetavaeError
+from metavae_zoo.places import user_bundles
+from metavae_zoo.statistics import confidence_interval
+
+PROBE_CONTEXTS = 3  # context draws per held-out value
+PROBE_CONTEXT_SIZE = 1000
+
+
+class BuildFailed(MetavaeError):
+    """A command of the build that did not succeed."""
+
+    code = "build_failed"
+
+
+def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -> Bundle:
+    """Train `name` with seeds 0 to seeds - 1, and install the best with its results on the card.
+
+    The best is the one with the highest validation ELBO, on held-out *images* of *training*
+    values. Every seed is probed on all held-out values with all training and test images. Runs
+    under `runs` that were interrupted go on; finished ones are not repeated.
+    """
+    trained = [_train(name, seed, device, runs) for seed in range(seeds)]
+    shipped = max(trained, key=lambda bundle: bundle.card.validation_elbo)
+    # The floors depend on neither seed nor model: they are measured once.
+    probes = [_probe(bundle, floors=bundle is shipped) for bundle in trained]
+    record = probes[trained.index(shipped)]
+    results = Results(
+        probe=record,
+        seeds=[
+            SeedRecord(
+                seed=bundle.card.seed,
+                validation_elbo=bundle.card.validation_elbo,
+                probe_accuracy=probe.accuracy.mean,
+            )
+            for bundle, probe in zip(trained, probes, strict=True)
+        ],
+        accuracy_over_seeds=confidence_interval([probe.accuracy.mean for probe in probes]),
+        shipped_seed=shipped.card.seed,
+        chosen_by="highest validation ELBO; no held-out value is used",
+        commands=[f"metavae-zoo build {name} --seeds {seeds}"],
+    )
+    return _install(shipped, results, (out or user_bundles()) / name)
+
+
+def _train(name: str, seed: int, device: str, runs: Path) -> Bundle:
+    run = runs / name / f"seed-{seed}"
+    arguments = [name, "--seed", seed, "--device", device, "--out", run]
+    trained = _command("metavae-train", "run", *arguments, "--json")
+    _command("metavae-train", "export", trained["checkpoint"], "--out", run / name, "--json")
+    return open_bundle(run / name)
+
+
+def _probe(bundle: Bundle, *, floors: bool) -> ProbeRecord:
+    card = bundle.card
+    arguments = ["--model", card.name, "--family", card.family, "--split", card.split]
+    arguments += ["--contexts", PROBE_CONTEXTS, "--context-size", PROBE_CONTEXT_SIZE]
+    arguments += [] if floors else ["--no-floors"]
+    found = _command(
+        "metavae-client", "probe", "--in-process", "--json", *arguments, zoo=bundle.path.parent
+    )
+    return ProbeRecord.model_validate(found["record"])
+
+
+def _install(bundle: Bundle, results: Results, target: Path) -> Bundle:
+    card = bundle.card.model_copy(update={"results": results})
+    with replacing_folder(target) as scratch:
+        for file in bundle.files:
+            shutil.copyfile(file, scratch / file.name)
+        (scratch / CARD).write_text(card.to_json())
+        open_bundle(scratch)
+    return open_bundle(target)
+
+
+def _command(*words: object, zoo: Path | None = None) -> dict[str, Any]:
+    """Run one of our commands, its progress shown, and return the JSON that it prints."""
+    program, *arguments = map(str, words)
+    environment = {**os.environ, "METAVAE_ZOO": str(zoo)} if zoo else None
+    line = shlex.join([program, *arguments])
+    print(f"$ {line}", file=sys.stderr)
+    try:
+        done = subprocess.run(
+            [Path(sysconfig.get_path("scripts")) / program, *arguments],
+            stdout=subprocess.PIPE,
+            env=environment,
+            check=True,
+        )
+    except FileNotFoundError as error:
+        raise BuildFailed(
+            f"{program} is not installed", hint="`pip install 'metavae[all]'`"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise BuildFailed(
+            f"`{line}` failed with exit code {error.returncode}",
+            hint="Its own error is above; started again, the build goes on from there",
+        ) from error
+    return json.loads(done.stdout)

@@ -1,0 +1,208 @@
+"""`metavae-zoo`: the models that exist, and what is known of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from metavae_zoo.bundle import Bundle
+from metavae_zoo.card import Interval, ModelCard
+from metavae_zoo.console import Commands, version_option
+
+
+@click.group(cls=Commands)
+@version_option
+def main() -> None:
+    """List, fetch, verify and build metavae models.
+
+    A model is a bundle: a folder of two ONNX graphs, golden outputs and a card. Bundles are looked
+    for in METAVAE_ZOO (else the user's data folder), then among those that ship with metavae.
+    Every read is verified against the sha256 sums on the card.
+    """
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def list_models(as_json: bool) -> None:
+    """List every model that is here or can be pulled."""
+    from metavae_zoo.index import listings
+
+    found = listings()
+    if as_json:
+        rows = [
+            {
+                "name": one.name,
+                "size": one.size,
+                "here": one.card is not None,
+                "accuracy": accuracy.mean if (accuracy := _accuracy(one.card)) else None,
+            }
+            for one in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max((len(one.name) for one in found), default=0)
+    for one in found:
+        accuracy = _accuracy(one.card)
+        click.echo(
+            f"{one.name:{width}}  {one.size / 1e6:5.1f} MB  "
+            f"{'here' if one.card else 'to pull'}  "
+            f"{f'probe {_interval(accuracy)}' if accuracy else ''}".rstrip()
+        )
+
+
+@main.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Show the card of model NAME and its measured results."""
+    from metavae_zoo.index import find_bundle
+
+    bundle = find_bundle(name)
+    click.echo(bundle.card.to_json() if as_json else _page(bundle))
+
+
+@main.command()
+@click.argument("name")
+def pull(name: str) -> None:
+    """Bring model NAME onto this machine, verified."""
+    from metavae_zoo.index import pull as pull_bundle
+
+    click.echo(pull_bundle(name, progress=True).path)
+
+
+@main.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Check bundles: every file's sha256, and the golden outputs on ONNX Runtime.
+
+    Without NAME, every model that is on this machine.
+    """
+    from metavae_zoo.embedder import OnnxEmbedder
+    from metavae_zoo.index import find_bundle, local_names
+
+    for name in names or local_names():
+        bundle = find_bundle(name)
+        OnnxEmbedder(bundle)
+        click.echo(f"{name}: {len(bundle.files)} files and the golden outputs are as exported")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where training runs lie; runs that are there are resumed, finished ones kept.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder that takes the bundle [default: the user's zoo].",
+)
+def build(name: str, seeds: int, device: str, runs: Path, out: Path | None) -> None:
+    """Train, export and measure model NAME, and put the results on its card.
+
+    Trains the recipe of this name with several seeds, keeps the one with the best validation ELBO
+    (no held-out value is looked at to choose), and probes every seed on the held-out values.
+    """
+    from metavae_zoo.build import build as build_model
+
+    bundle = build_model(name, seeds=seeds, device=device, runs=runs, out=out)
+    click.echo(_page(bundle))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def add(folder: Path) -> None:
+    """Take the bundle in FOLDER into this machine's zoo, verified."""
+    from metavae_zoo.index import add as add_bundle
+
+    click.echo(add_bundle(folder).path)
+
+
+@main.command()
+@click.argument("family")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Look here first, as METAVAE_DATA/MNIST/raw.",
+)
+def data(family: str, data_root: Path | None) -> None:
+    """Find the images of FAMILY, or download them (checksums, progress)."""
+    from metavae_zoo.families import family as family_named
+
+    found = family_named(family)
+    sizes = [len(found.labels(part, data_root)) for part in ("train", "test")]
+    click.echo(
+        f"{family}: {sizes[0]} training and {sizes[1]} test images at each of"
+        f" {len(found.values)} values, data sha256 {found.data_sha256(data_root)[:12]}"
+    )
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--url", help="Address that will serve FOLDER [default: bundles ship with metavae].")
+def index(folder: Path, url: str | None) -> None:
+    """Print the index of the bundles in FOLDER, for publishing them.
+
+    Clients read an index of their own from the file that METAVAE_INDEX names.
+    """
+    from metavae_zoo.index import index_of
+
+    click.echo(index_of(folder, url), nl=False)
+
+
+def _accuracy(card: ModelCard | None) -> Interval | None:
+    return card.results.accuracy_over_seeds if card and card.results else None
+
+
+def _interval(interval: Interval) -> str:
+    spread = f" ± {interval.half_width:.4f}" if interval.half_width is not None else ""
+    return f"{interval.mean:.4f}{spread}"
+
+
+def _page(bundle: Bundle) -> str:
+    """A card as a person reads it."""
+    card = bundle.card
+    facts = {
+        "family": f"{card.family}, {card.split} split",
+        "trained on": " ".join(f"{value:g}" for value in card.train_values),
+        "held out": " ".join(f"{value:g}" for value in card.held_out_values),
+        "images": "x".join(map(str, card.image_shape)),
+        "embedding": f"{card.latent_dim} numbers",
+        "context": f"summary of {card.feature_dim} numbers" if card.needs_context else "none",
+        "parameters": ", ".join(f"{part} {n:,}" for part, n in card.parameters.items()),
+        "training": f"seed {card.seed}, best epoch {card.epochs_trained},"
+        f" validation ELBO {card.validation_elbo:.3f} nats per image",
+        "data sha256": card.data_sha256[:12],
+        "digest": card.digest[:12],
+        "licence": card.licence,
+        "folder": f"{bundle.path} ({bundle.size / 1e6:.1f} MB)",
+    }
+    lines = [card.name, card.description, ""]
+    lines += [f"  {key:12} {value}" for key, value in facts.items()]
+    if card.results:
+        probe = card.results.probe
+        lines += [
+            "",
+            f"  linear probe of the held-out values, {probe.train_size} training and"
+            f" {probe.test_size} test images, contexts of {probe.context_size}",
+            f"    {'this model':24} {_interval(probe.accuracy)} over {probe.accuracy.n} contexts",
+            f"    {f'{len(card.results.seeds)} training seeds':24}"
+            f" {_interval(card.results.accuracy_over_seeds)}",
+        ]
+        lines += [f"    {floor:24} {value:.4f}" for floor, value in probe.floors.items()]
+        if probe.paper is not None:
+            lines.append(f"    {'paper':24} {probe.paper:.3f}")
+    return "\n".join(lines)

@@ -1,0 +1,20 @@
+"""Means with 95% intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from metavae_zoo.card import Interval
+
+
+def confidence_interval(values: Sequence[float]) -> Interval:
+    """Mean of repeated measurements with its 95% interval by Student's t; none from one alone."""
+    from scipy import stats
+
+    half_width = None
+    if len(values) > 1:
+        standard_error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+        half_width = float(stats.t.ppf(0.975, len(values) - 1)) * standard_error
+    return Interval(mean=float(np.mean(values)), half_width=half_width, n=len(values))

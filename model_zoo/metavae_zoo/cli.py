@@ -136,7 +136,7 @@ def add(folder: Path) -> None:
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),
-    help="Look here first, as METAVAE_DATA/MNIST/raw.",
+    help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
 )
 def data(family: str, data_root: Path | None) -> None:
     """Find the images of FAMILY, or download them (checksums, progress)."""

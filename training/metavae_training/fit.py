@@ -8,6 +8,7 @@ same weights, bit for bit on the CPU, as one that was not.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ def fit(
     _drop_log_after(out / LOG, checkpoint.epoch)
 
     queries_per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
-    saved_at = time.monotonic()
+    saved_at = -math.inf
     with _bar(recipe, checkpoint.epoch * queries_per_epoch, queries_per_epoch, progress) as bar:
         for epoch in range(checkpoint.epoch + 1, recipe.epochs + 1):
             started = time.monotonic()
@@ -117,7 +118,7 @@ def fit(
             last = epoch == recipe.epochs
             if last or time.monotonic() - saved_at > _SAVE_INTERVAL:
                 save_checkpoint(path, checkpoint)
-                saved_at = time.monotonic()
+                saved_at = -math.inf
     return checkpoint
 
 
@@ -156,15 +157,19 @@ def _train_epoch(
     device = corpus.train.device
     generator = _generator(device, seed, epoch)
     total = torch.zeros((), device=device)
-    steps = 0
+    steps = corpus.train.shape[1] // recipe.batch_size
+    before = (epoch - 1) * steps
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-    for batch in batches(
+    epoch_batches = batches(
         corpus.train,
         batch_size=recipe.batch_size,
         sets=recipe.context_sets,
         context_sizes=recipe.context_sizes,
         generator=generator,
-    ):
+    )
+    for step, batch in enumerate(epoch_batches, before):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step, recipe.epochs * steps)
         optimizer.zero_grad(set_to_none=True)
         with autocast:
             mean_elbo = model.elbo(batch, generator).mean()
@@ -174,7 +179,6 @@ def _train_epoch(
         loss.backward()
         optimizer.step()
         total += mean_elbo.detach()
-        steps += 1
         bar.update(corpus.distributions * recipe.batch_size)
     mean = total.item() / steps
     if not np.isfinite(mean):
@@ -183,6 +187,11 @@ def _train_epoch(
             hint="Lower the recipe's learning_rate; the last checkpoint is kept",
         )
     return mean
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The step's learning rate: half a cosine from the recipe's own down to 0."""
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _generator(device: torch.device, seed: int, epoch: int) -> torch.Generator:
@@ -197,9 +206,6 @@ def _usable(count: int, batch_size: int) -> int:
 def _check_same_run(found: Checkpoint, wanted: Checkpoint, path: Path) -> None:
     for what in ("recipe", "seed", "data_sha256"):
         here, there = getattr(wanted, what), getattr(found, what)
-        if what == "recipe":
-            # More epochs are a longer run, not another one.
-            here, there = ({**one.to_dict(), "epochs": None} for one in (here, there))
         if here != there:
             raise RunMismatch(
                 f"{path} holds a run with {what} {there}, asked for {here}",

@@ -71,16 +71,19 @@ def array_bytes(array: NDArray) -> memoryview:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data
 
 
-def read_tensors(declared: object, binary: memoryview) -> Iterator[tuple[str, NDArray]]:
+def read_tensors(
+    declared: object, binary: memoryview, *, field: str
+) -> Iterator[tuple[str, NDArray]]:
     """Yield the name and array of each declared tensor; binary ones are views of `binary`.
 
     Raises BadRequest where a declaration is malformed or differs from the data.
     """
     if not isinstance(declared, list):
         raise BadRequest(
-            f"the tensors are {shown(declared)}, expected a list",
-            hint='Give {"inputs": [{"name": ..., "datatype": ..., "shape": ..., "data": ...}]}',
-            field="inputs",
+            f"{field} is {'missing' if declared is None else shown(declared)}, expected a list of"
+            " tensors",
+            hint='Give [{"name": ..., "datatype": ..., "shape": ..., "data": ...}]',
+            field=field,
         )
     start = 0
     for tensor in declared:

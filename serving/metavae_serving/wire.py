@@ -133,7 +133,7 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
         )
     request, binary = _split(body, header_length)
     arrays: dict[str, NDArray] = {}
-    for name, array in read_tensors(request.get("inputs"), binary):
+    for name, array in read_tensors(request.get("inputs"), binary, field="inputs"):
         if name in arrays or name not in _INPUTS:
             problem = "is given twice" if name in arrays else "is not an input"
             raise BadRequest(
@@ -178,7 +178,7 @@ def encode_reply(
 def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None) -> Reply:
     """Read an answer; raises BadRequest where it is not one (a proxy's page, say)."""
     reply, binary = _split(body, header_length)
-    outputs = dict(read_tensors(reply.get("outputs"), binary))
+    outputs = dict(read_tensors(reply.get("outputs"), binary, field="outputs"))
     parameters = reply.get("parameters", {})
     return Reply(
         outputs,

@@ -1,0 +1,152 @@
+"""Bundles of the zoo -> a model store that TorchServe serves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from metavae_serving.configuration import (
+    CONFIGURATION,
+    Settings,
+    model_configuration,
+    properties,
+    read_settings,
+)
+from metavae_serving.errors import BadStore
+from metavae_serving.process import refuse_if_running
+from metavae_zoo.bundle import Bundle, open_bundle, replacing_folder
+from metavae_zoo.embedder import Device, OnnxEmbedder
+from metavae_zoo.errors import BadBundle, DeviceUnavailable
+from metavae_zoo.index import find_bundle
+from metavae_zoo.places import run_folder
+
+_ARCHIVE = ".mar"
+_ARCHIVE_VERSION = "1.0"
+
+# All that an archive holds of our code, so that a store follows the metavae that is installed.
+_ENTRY_POINT = "from metavae_serving.handler import handle\n\n__all__ = ['handle']\n"
+
+
+def bundle_of(name: str) -> Bundle:
+    """The bundle that `name` means: a path to one where it holds a slash, else one of the zoo.
+
+    Raises UnknownName or BadBundle.
+    """
+    return open_bundle(Path(name)) if os.sep in name else find_bundle(name)
+
+
+def best_device(bundle: Bundle) -> Device:
+    """The device that `bundle` really runs on here: CUDA if ONNX Runtime can, else the CPU."""
+    if shutil.which("nvidia-smi") is None:  # which TorchServe too asks for GPUs
+        return "cpu"
+    try:
+        OnnxEmbedder(bundle, device="cuda")
+    except (DeviceUnavailable, BadBundle):
+        return "cpu"
+    return "cuda"
+
+
+def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
+    """Write a model store of `bundles`, whole or not at all: an earlier one stays until then.
+
+    Every model is run once on `settings.device` and compared with its golden outputs first.
+    Raises BadStore where the store cannot be written or `store` is something else, ServerFailed
+    while a server runs over it, BadBundle and DeviceUnavailable where a model would not serve.
+    """
+    store = store.resolve()
+    _check_replaceable(store)
+    refuse_if_running(store)
+    for bundle in bundles:
+        OnnxEmbedder(bundle, device=settings.device)
+    try:
+        with replacing_folder(store) as scratch:
+            for bundle in bundles:
+                _archive(bundle, scratch, settings)
+            (scratch / CONFIGURATION).write_text(properties(store, settings))
+    except OSError as error:
+        raise BadStore(
+            f"the model store {store} cannot be written ({error.strerror or error})",
+            hint="Free some space or choose another folder with --store; an earlier store there"
+            " is unchanged",
+        ) from error
+
+
+def configure(store: Path, settings: Settings) -> None:
+    """Let `store` be served with other addresses; raises BadStore if it cannot be written."""
+    try:
+        with tempfile.TemporaryDirectory(dir=store, prefix=".") as scratch:
+            text = Path(scratch) / CONFIGURATION
+            text.write_text(properties(store, settings))
+            os.replace(text, store / CONFIGURATION)
+    except OSError as error:
+        raise BadStore(
+            f"{store / CONFIGURATION} cannot be written ({error.strerror or error})",
+            hint="Pack the model into a store of your own with --store",
+        ) from error
+
+
+def models_in(store: Path) -> list[str]:
+    """Names of the models that `store` serves; raises BadStore where it is no store of ours."""
+    read_settings(store)
+    return sorted(archive.stem for archive in store.glob(f"*{_ARCHIVE}"))
+
+
+def _check_replaceable(store: Path) -> None:
+    """Refuse to replace a folder that holds anything but a store."""
+    if not store.exists():
+        return
+    try:
+        found = list(store.iterdir())
+    except OSError as error:
+        raise BadStore(
+            f"{store} cannot be read as a folder ({error.strerror})",
+            hint="Choose another folder with --store",
+        ) from error
+    if found:
+        read_settings(store)
+    ours = {CONFIGURATION, run_folder(store).name}
+    others = [path.name for path in found if path.name not in ours and path.suffix != _ARCHIVE]
+    if others:
+        raise BadStore(
+            f"{store} also holds {', '.join(sorted(others)[:5])}, which packing would delete",
+            hint="Move that away, or choose another folder with --store",
+        )
+
+
+def _archive(bundle: Bundle, folder: Path, settings: Settings) -> None:
+    """Write the archive of one bundle into `folder`; raises OSError where the disk is full."""
+    # The archiver gathers files in a temporary folder under the model's name: one of its own
+    # keeps two runs apart, and beside the archive it needs no space on another disk.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        files = Path(scratch, "bundle")
+        files.mkdir()
+        for file in bundle.files:
+            shutil.copyfile(file, files / file.name)
+        Path(scratch, "metavae_entry.py").write_text(_ENTRY_POINT)
+        Path(scratch, "model-config.yaml").write_text(model_configuration(settings))
+        options = {
+            "model-name": bundle.card.name,
+            "version": _ARCHIVE_VERSION,
+            "handler": "metavae_entry.py",
+            "config-file": "model-config.yaml",
+            "extra-files": "bundle",
+            "export-path": str(folder),
+            "archive-format": "zip-store",  # weights do not shrink, and unpack faster so
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "model_archiver.model_packaging"]
+            + [f"--{name}={value}" for name, value in options.items()],
+            cwd=scratch,
+            env=os.environ | {"TMPDIR": scratch},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise OSError(f"torch-model-archiver: {reason[0]}")

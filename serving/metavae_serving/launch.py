@@ -1,0 +1,251 @@
+"""Start TorchServe over a model store, and know when it is ready."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from metavae_serving.archive import models_in
+from metavae_serving.configuration import CONFIGURATION, Settings, read_settings
+from metavae_serving.errors import ServerFailed
+from metavae_serving.java import java_home
+from metavae_serving.process import (
+    refuse_if_running,
+    running,
+    stop_group,
+    temporary_folder,
+)
+from metavae_zoo.places import run_folder, token_file
+
+START_SECONDS = 180.0
+_POLL_SECONDS = 0.1
+_OUTPUT = "torchserve.log"
+_TROUBLE = re.compile(
+    r"worker process died|Load model failed|Failed to load|Exception|BindException"
+)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process of a model, as TorchServe's management API sees it."""
+
+    model: str
+    id: str
+    pid: int
+    status: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has loaded the model and answers."""
+        return self.status == "READY"
+
+
+def start(
+    store: Path,
+    *,
+    timeout: float = START_SECONDS,
+    progress: Callable[[int, int], None] = lambda ready, expected: None,
+) -> list[Worker]:
+    """Start the server over a packed store; return its workers once every one of them is ready.
+
+    `progress` is called with how many workers are ready, of how many. Raises BadStore where there
+    is no store, ServerFailed where a port is taken, a server runs over it already, or a worker
+    does not come up in `timeout` seconds; then, and when interrupted, no process is left behind.
+    """
+    store = store.resolve()
+    settings = read_settings(store)
+    refuse_if_running(store)
+    check_ports(settings)
+    launcher = _launch(store)
+    try:
+        return _wait_until_ready(store, launcher, timeout, progress)
+    except BaseException:
+        launcher.wait()
+        stop_group(launcher.pid, running(store))
+        raise
+
+
+def workers(store: Path) -> list[Worker]:
+    """Workers of the server over `store`, of every model.
+
+    Raises ServerFailed where no server runs or it does not answer.
+    """
+    process = running(store)
+    if process is None:
+        raise ServerFailed(
+            f"no server runs over {store}",
+            hint=f"Start it: `metavae-serve start --store {store}`",
+        )
+    try:
+        return _workers(store)
+    except (httpx.HTTPError, OSError, ValueError, LookupError) as error:
+        raise ServerFailed(
+            f"the server over {store} (pid {process.pid}) does not answer ({type(error).__name__})",
+            hint=f"If it has just been started, wait; else see {run_folder(store) / 'logs'}",
+        ) from error
+
+
+def ready(store: Path) -> list[Worker]:
+    """Workers of the server over `store`, all of which are ready; else raises ServerFailed."""
+    found = workers(store)
+    expected = len(models_in(store)) * read_settings(store).workers
+    up = sum(worker.ready for worker in found)
+    if up < expected:
+        raise ServerFailed(
+            f"{up} of {expected} workers are ready",
+            hint=f"Wait, or see {run_folder(store) / 'logs' / 'model_log.log'}",
+        )
+    return found
+
+
+def check_ports(settings: Settings) -> None:
+    """Raise ServerFailed if one of the ports that a server would listen on is taken."""
+    for service, (host, port) in settings.ports.items():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except (OSError, OverflowError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise ServerFailed(
+                    f"port {port} ({service}) of {host} cannot be had ({reason})",
+                    hint="Choose others with --port: inference listens there, management, metrics"
+                    " and gRPC on the four after it",
+                ) from error
+
+
+def _launch(store: Path) -> subprocess.Popen[bytes]:
+    """Run `torchserve --start`, which leaves Java in a process group of its own and ends."""
+    folder, temporary = run_folder(store), temporary_folder(store)
+    logs = folder / "logs"
+    try:
+        for private in (folder, temporary, logs):
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        token_file(store).unlink(missing_ok=True)
+        output = (folder / _OUTPUT).open("wb")
+    except OSError as error:
+        raise ServerFailed(
+            f"the server's own folder {folder} cannot be written ({error.strerror})",
+            hint="Pack the model into a store of your own with --store",
+        ) from error
+    environment = os.environ | {
+        "TMPDIR": str(temporary),
+        "TEMP": str(temporary),
+        "LOG_LOCATION": str(logs),
+        "METRICS_LOCATION": str(logs),
+    }
+    environment.pop("TS_CONFIG_FILE", None)  # it would win over --ts-config
+    home = java_home()
+    if home is None:
+        environment.pop("JAVA_HOME", None)
+    else:
+        environment["JAVA_HOME"] = str(home)
+    command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--models", "all"]
+    command += ["--model-store", str(store), "--ts-config", str(store / CONFIGURATION)]
+    with output:
+        return subprocess.Popen(
+            command,
+            cwd=folder,  # where TorchServe writes its tokens
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=0o077,
+        )
+
+
+def _wait_until_ready(
+    store: Path,
+    launcher: subprocess.Popen[bytes],
+    timeout: float,
+    progress: Callable[[int, int], None],
+) -> list[Worker]:
+    expected = len(models_in(store)) * read_settings(store).workers
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        launched = launcher.poll() is not None
+        if launched and running(store) is None:
+            raise _failure(store, "TorchServe ended while it started")
+        if _worker_died(store):
+            raise _failure(store, "a worker could not load its model")
+        try:
+            found = _workers(store)
+        except (httpx.HTTPError, OSError, ValueError, LookupError):
+            found = []  # Java is not up yet, or has not written its tokens
+        up = sum(worker.ready for worker in found)
+        progress(up, expected)
+        if up >= expected:
+            return found
+        time.sleep(_POLL_SECONDS)
+    raise _failure(store, f"the workers are not ready after {timeout:g} s")
+
+
+def _workers(store: Path) -> list[Worker]:
+    key = json.loads(token_file(store).read_text())["management"]["key"]
+    found: list[Worker] = []
+    with httpx.Client(
+        base_url=read_settings(store).management_url,
+        headers={"Authorization": f"Bearer {key}"},
+        trust_env=False,
+        timeout=10.0,
+    ) as management:
+        for model in models_in(store):
+            answer = management.get(f"/models/{model}").raise_for_status().json()
+            found += [
+                Worker(model, worker["id"], int(worker["pid"]), worker["status"])
+                for version in answer
+                for worker in version["workers"]
+            ]
+    return found
+
+
+def _worker_died(store: Path) -> bool:
+    # TorchServe starts a worker that fails to load again and again, for five minutes.
+    return "worker process died" in _read(run_folder(store) / _OUTPUT)
+
+
+def _failure(store: Path, what: str) -> ServerFailed:
+    folder = run_folder(store)
+    return ServerFailed(
+        f"{what}:\n{_reason(store)}\n",
+        hint=f"All that was logged is in {folder / 'logs'} and {folder / _OUTPUT}",
+    )
+
+
+def _reason(store: Path) -> str:
+    """The lines of the logs that say most: the first traceback of a worker, else the last ones."""
+    folder = run_folder(store)
+    lines = [
+        re.sub(r"^\S+ \[\w+ *\] \S+ MODEL_LOG - ", "", line)
+        for line in _read(folder / "logs" / "model_log.log").splitlines()
+    ]
+    for number, line in enumerate(lines):
+        if line.startswith("Traceback"):
+            end = next(
+                (at for at in range(number + 1, len(lines)) if not lines[at].startswith(" ")),
+                len(lines),
+            )
+            return "\n".join(lines[number : end + 1])
+    output = _read(folder / _OUTPUT).splitlines()
+    trouble = [line for line in output if _TROUBLE.search(line)]
+    return "\n".join(deque(trouble or output, maxlen=5)) or "nothing was logged"
+
+
+def _read(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace")
+    except OSError:
+        return ""

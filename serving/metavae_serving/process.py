@@ -1,0 +1,100 @@
+"""The server's processes: TorchServe's Java and the Python workers that it starts.
+
+A server is one process group, which holds nothing else, so that stopping it leaves nothing
+behind. TorchServe notes the Java process in a pid file in its temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from metavae_serving.errors import ServerFailed
+from metavae_zoo.places import run_folder
+
+_JAVA_CLASS = "org.pytorch.serve.ModelServer"
+_STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.05
+_MAX_SOCKET_FOLDER = 80  # a unix socket's path has some 104 bytes, its name takes 14 and more
+
+
+def temporary_folder(store: Path) -> Path:
+    """Where the server over `store` keeps its pid file and its workers' sockets.
+
+    In the store's run folder; in the system's temporary folder, under a name made from the
+    store's, where that path would be too long for a socket.
+    """
+    inside = run_folder(store.resolve()) / "tmp"
+    if len(os.fsencode(inside)) <= _MAX_SOCKET_FOLDER:
+        return inside
+    name = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"metavae-{os.getuid()}-{name}"
+
+
+def running(store: Path) -> psutil.Process | None:
+    """The Java process of the server over `store`; None if none runs, pid file or not."""
+    try:
+        process = psutil.Process(int((temporary_folder(store) / ".model_server.pid").read_text()))
+        command = process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    # The system may have given the number of a server long gone to another program.
+    return process if _JAVA_CLASS in command and str(store.resolve()) in command else None
+
+
+def refuse_if_running(store: Path) -> None:
+    """Raise ServerFailed if a server runs over `store`."""
+    process = running(store)
+    if process is not None:
+        raise ServerFailed(
+            f"a server runs over {store} already (pid {process.pid})",
+            hint=f"Stop it: `metavae-serve stop --store {store}`, or choose another --store",
+        )
+
+
+def stop(store: Path) -> None:
+    """End the server over `store` and wait until all its processes are gone.
+
+    Raises ServerFailed if none runs.
+    """
+    process = running(store)
+    if process is None:
+        raise ServerFailed(
+            f"no server runs over {store}",
+            hint="`metavae-serve start NAME` starts one; --store says which store",
+        )
+    stop_group(os.getpgid(process.pid), process)
+    (temporary_folder(store) / ".model_server.pid").unlink(missing_ok=True)
+
+
+def stop_group(group: int, java: psutil.Process | None) -> None:
+    """Ask Java to end its workers and itself, and kill what is left of the group after a while."""
+    try:
+        if java is not None:
+            java.terminate()
+        elif _members(group):
+            os.killpg(group, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while _members(group) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+    finally:
+        if _members(group):
+            os.killpg(group, signal.SIGKILL)
+
+
+def _members(group: int) -> list[psutil.Process]:
+    """Living processes of a group; one that has ended and is not yet collected does not count."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (OSError, psutil.Error):
+            continue
+    return members

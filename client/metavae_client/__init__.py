@@ -1,1 +1,10 @@
-"""Placeholder docstring."""
+"""Embeddings over HTTP, and the linear probes that judge them; imports neither torch nor a runtime.
+
+`RemoteEmbedder` (remote) embeds with a served model, `probe` (probe) measures any embedder.
+"""
+
+from metavae_client.probe import probe
+from metavae_client.result import ProbeResult
+from metavae_client.sample import Protocol
+
+__all__ = ["ProbeResult", "Protocol", "probe"]

@@ -1,0 +1,103 @@
+"""What can go wrong between a client and its server, and in a probe.
+
+MetavaeError (metavae_zoo.errors)
+├── ServerUnreachable   nothing answers at the URL, or it is no URL
+├── Unauthorized        a token that is missing, wrong or expired
+├── ModelNotServed      the server has no model of that name
+├── RequestRefused      a 4xx with the server's own code, message, field and hint
+├── GaveUp              the server kept failing, for a stated number of tries and seconds
+├── BadReply            an answer that no metavae server gives, or of another model than before
+├── BadFile             an input that cannot be read, or an output that cannot be written
+├── BadProtocol         a probe that asks for more images than there are, or for none
+└── SeenValues          a probe of values that the model may have been trained on
+    └── SplitMismatch   ... because it was trained over another split or family
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metavae_zoo.errors import MetavaeError
+
+
+class ServerUnreachable(MetavaeError):
+    """No server answers at the URL."""
+
+    code = "server_unreachable"
+
+
+class Unauthorized(MetavaeError):
+    """The server wants a token, and has not been given one that it takes."""
+
+    code = "unauthorized"
+
+
+class ModelNotServed(MetavaeError):
+    """The server runs, without a model of this name; `served` lists those it has, if known."""
+
+    code = "model_not_served"
+
+    def __init__(self, model: str, url: str, served: Sequence[str] = ()) -> None:
+        hint = f"It serves {', '.join(served)}; or " if served else ""
+        super().__init__(
+            f"the server at {url} does not serve model {model!r}",
+            hint=f"{hint}start it with that model: `metavae-serve start {model}`",
+            field="model",
+        )
+        self.served = tuple(served)
+
+
+class RequestRefused(MetavaeError):
+    """The server found fault with a request; code, message, field and hint are its own."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str = "refused", hint: str = "", field: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, field=field)
+        self.status = status
+        self.code = code
+
+
+class GaveUp(MetavaeError):
+    """The server kept failing: overloaded, restarting, or broken."""
+
+    code = "gave_up"
+
+    def __init__(self, url: str, *, tries: int, seconds: float, last: str) -> None:
+        super().__init__(
+            f"gave up on {url} after {tries} tries in {seconds:.0f} s; the last one ended with"
+            f" {last}",
+            hint="See the server's log; ask for less at once with a lower concurrency",
+        )
+        self.tries = tries
+        self.seconds = seconds
+
+
+class BadReply(MetavaeError):
+    """What answered is no metavae server, or its model is no longer the one it was."""
+
+    code = "bad_reply"
+
+
+class BadFile(MetavaeError):
+    """A file that cannot be read as what it should hold, or cannot be written."""
+
+    code = "bad_file"
+
+
+class BadProtocol(MetavaeError):
+    """A probe whose sizes the data cannot give."""
+
+    code = "bad_protocol"
+
+
+class SeenValues(MetavaeError):
+    """A probe of held-out values some of which the model was trained on."""
+
+    code = "seen_values"
+
+
+class SplitMismatch(SeenValues):
+    """A probe of another split or family than the model was trained over."""
+
+    code = "split_mismatch"

@@ -1,0 +1,235 @@
+"""HTTP to one server: tokens, retries and what its failures mean."""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from metavae_client.errors import (
+    BadReply,
+    GaveUp,
+    ModelNotServed,
+    RequestRefused,
+    ServerUnreachable,
+    Unauthorized,
+)
+from metavae_client.tokens import Key, Tokens
+
+logger = logging.getLogger(__name__)
+
+_TRANSIENT = {429, 500, 502, 503, 504}
+_FIRST_DELAY = 0.1  # seconds
+_LONGEST_DELAY = 5.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: for one try, and for one request with all its retries."""
+
+    timeout: float = 30.0
+    give_up_after: float = 60.0
+
+
+def parse_url(url: str) -> httpx.URL:
+    """Return a server's base URL, or raise ServerUnreachable for what is none."""
+    try:
+        parsed = httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ServerUnreachable(
+            f"{url!r} is not the URL of a server",
+            hint="Give one like http://127.0.0.1:8080 (METAVAE_URL)",
+            field="url",
+        )
+    return parsed
+
+
+def is_local(url: httpx.URL) -> bool:
+    """Whether the URL is of this machine, by the loopback interface."""
+    try:
+        return ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return url.host == "localhost"
+
+
+class Connection:
+    """A pool of connections to one server, for any number of threads.
+
+    A request that the server could not take (500, 503, a reset, a timeout) is sent again after a
+    random delay that doubles in the mean, or after Retry-After. A refused token is read again
+    from its file once per request.
+    """
+
+    def __init__(self, url: str, tokens: Tokens, key: Key, patience: Patience) -> None:
+        parsed = parse_url(url)
+        self.url = str(parsed)
+        self._tokens = tokens
+        self._key: Key = key
+        self._token = tokens.read(key)
+        self._patience = patience
+        self._reached = False
+        self._closed = threading.Event()
+        # A proxy of the environment is for the network, not for this machine.
+        self._http = httpx.Client(
+            base_url=parsed, timeout=patience.timeout, trust_env=not is_local(parsed)
+        )
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        model: str = "",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Return the successful (2xx) reply.
+
+        Raises ServerUnreachable, Unauthorized, ModelNotServed (for `model`), RequestRefused,
+        GaveUp or BadReply.
+        """
+        started, tries, renewed = time.monotonic(), 0, False
+        while True:
+            tries, token = tries + 1, self._token
+            response, trouble = self._try(method, path, body, headers or {}, token)
+            if response is not None and _is_unauthorized(response):
+                if renewed or not self._renew(token):
+                    raise self._unauthorized(token)
+                renewed = True
+                continue
+            if response is not None and response.status_code not in _TRANSIENT:
+                return self._checked(response, model)
+            elapsed = time.monotonic() - started
+            delay = _delay(tries, response)
+            if elapsed + delay >= self._patience.give_up_after or self._closed.is_set():
+                raise GaveUp(self.url, tries=tries, seconds=elapsed, last=trouble)
+            logger.info("%s: %s; trying again in %.1f s", self.url, trouble, delay)
+            self._closed.wait(delay)
+
+    def close(self) -> None:
+        """Close the connections; requests that wait for a retry give up."""
+        self._closed.set()
+        self._http.close()
+
+    def _try(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        token: str | None,
+    ) -> tuple[httpx.Response | None, str]:
+        """The reply, if one came, and what is wrong, in words."""
+        authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            response = self._http.request(
+                method, path, content=body, headers={**headers, **authorization}
+            )
+        except httpx.ConnectError as error:
+            # Nothing has ever answered here: it is not a matter of patience.
+            if not self._reached:
+                raise ServerUnreachable(
+                    f"no server answers at {self.url} ({error})",
+                    hint="Start one with `metavae-serve start NAME`, or give its address as --url"
+                    " or METAVAE_URL",
+                    field="url",
+                ) from error
+            return None, "the connection being refused"
+        except httpx.TransportError as error:
+            return None, f"a {type(error).__name__}"
+        self._reached = True
+        return response, f"HTTP {response.status_code} ({_message(response)})"
+
+    def _renew(self, refused: str | None) -> bool:
+        """Read the token again; whether it is another than the one that was refused."""
+        self._token = self._tokens.read(self._key)
+        return self._token is not None and self._token != refused
+
+    def _checked(self, response: httpx.Response, model: str) -> httpx.Response:
+        if response.is_success:
+            return response
+        fault = _fault(response)
+        if isinstance(fault.get("message"), str) and response.is_client_error:
+            if fault.get("type") in ("ModelNotFoundException", "ModelVersionNotFoundException"):
+                raise ModelNotServed(model, self.url)
+            raise RequestRefused(
+                str(fault["message"]).rstrip("."),
+                status=response.status_code,
+                code=str(fault.get("code", "refused")),
+                hint=str(fault.get("hint", "")),
+                field=str(fault.get("field", "")),
+            )
+        if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise RequestRefused(
+                f"the server at {self.url} takes no request of"
+                f" {len(response.request.content)} bytes",
+                status=response.status_code,
+                code="too_large",
+                hint="Make requests smaller with max_request_bytes",
+            )
+        raise BadReply(
+            f"what answers at {self.url} is no metavae server (HTTP {response.status_code} at"
+            f" {response.request.url.path})",
+            hint="Check --url; the default port of the inference API is 8080",
+            field="url",
+        )
+
+    def _unauthorized(self, token: str | None) -> Unauthorized:
+        problem = "wants a token and was given" if token is None else "refuses"
+        return Unauthorized(
+            f"the server at {self.url} {problem} {self._tokens.origin()}",
+            hint="TorchServe makes new tokens at each start and lets them expire: give its"
+            " key_file.json as --token-file or METAVAE_TOKEN_FILE, or start it again",
+            field="token",
+        )
+
+
+def _delay(tries: int, response: httpx.Response | None) -> float:
+    """Seconds to the next try: exponential with full jitter, and at least Retry-After."""
+    ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(tries - 1, 10))
+    jitter = random.uniform(0, ceiling)  # noqa: S311
+    return max(jitter, _retry_after(response) if response is not None else 0.0)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    if text.isdigit():
+        return float(text)
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+
+
+def _is_unauthorized(response: httpx.Response) -> bool:
+    if response.status_code in (401, 403):
+        return True
+    # TorchServe answers 400 to a bad token.
+    return response.status_code == 400 and _fault(response).get("type") == "InvalidKeyException"
+
+
+def _fault(response: httpx.Response) -> dict[str, Any]:
+    """What the body says is wrong: our own error, or TorchServe's; empty if neither."""
+    try:
+        content = response.json()
+    except ValueError:
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    ours = content.get("error")
+    return ours if isinstance(ours, dict) else content
+
+
+def _message(response: httpx.Response) -> str:
+    message = _fault(response).get("message", response.reason_phrase)
+    return " ".join(str(message).split())[:200]

@@ -1,0 +1,260 @@
+"""A served model as an embedder: calls, errors and bits are those of one in process."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from metavae_client.connection import Connection, Patience, is_local, parse_url
+from metavae_client.errors import BadReply, ModelNotServed
+from metavae_client.served import management_url, names_if_they_can_be_had, served_names
+from metavae_client.tokens import Tokens
+from metavae_serving.wire import (
+    HEADER_LENGTH,
+    MAX_IMAGES,
+    BadRequest,
+    decode_reply,
+    encode_request,
+)
+from metavae_zoo.card import ModelCard
+from metavae_zoo.embedder import Embeddings, pooled_rows
+from metavae_zoo.errors import BadBundle
+from metavae_zoo.images import Images, as_images
+from metavae_zoo.summary import Summary
+
+T = TypeVar("T")
+
+REQUEST_BYTES = 2_000_000  # large enough to hide a request's cost, small enough to spread and retry
+
+
+class RemoteEmbedder:
+    """A model at a server, an `Embedder`; for any number of threads, and a context manager.
+
+    `token` or `token_file` (TorchServe's key_file.json) name the token, see `tokens`. Images are
+    sent in requests of at most `max_request_bytes` and `max_images_per_request`, `concurrency` at
+    a time; `timeout` and `give_up_after` are seconds for one try and for all tries of a request.
+    `progress` shows a bar on stderr for long work, where that is a terminal.
+
+    Beside the errors of an in-process embedder its methods raise those of `metavae_client.errors`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        token: str | None = None,
+        token_file: Path | None = None,
+        timeout: float = Patience.timeout,
+        give_up_after: float = Patience.give_up_after,
+        concurrency: int = 4,
+        max_request_bytes: int = REQUEST_BYTES,
+        max_images_per_request: int = MAX_IMAGES,
+        progress: bool = False,
+    ) -> None:
+        self.model = model
+        tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(url)))
+        patience = Patience(timeout, give_up_after)
+        self._connection = Connection(url, tokens, "inference", patience)
+        self._tokens = tokens
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
+        self._max_request_bytes = max_request_bytes
+        self._max_images = max_images_per_request
+        self._progress = progress
+        self._card: ModelCard | None = None
+        self._card_lock = threading.Lock()
+
+    @property
+    def card(self) -> ModelCard:
+        """The served model's card, fetched once; raises ModelNotServed."""
+        with self._card_lock:
+            if self._card is None:
+                self._card = self._fetch_card()
+            return self._card
+
+    def summarize(self, context: ArrayLike) -> Summary:
+        """Summarise a context set; see `Embedder`. A large one goes in parts, and is merged."""
+        images = as_images(context, self.card.image_shape, field="context")
+        if not self.card.needs_context:
+            return Summary(np.zeros(0), len(images), self.card.digest)
+        rows = self._rows_per_request(bytes_in=images[0].nbytes, bytes_out=0)
+        parts = self._each(len(images), rows, "summarize", lambda at: self._summarize(images[at]))
+        return parts[0].merge(*parts[1:])
+
+    def embed(
+        self, queries: ArrayLike, summary: Summary | Sequence[Summary] | None = None
+    ) -> Embeddings:
+        """Embed queries; see `Embedder`. Many go in parts, joined in order."""
+        images = as_images(queries, self.card.image_shape, field="queries")
+        pooled_rows(self.card, summary, len(images))  # refuses here what the server would refuse
+        if not self.card.needs_context:
+            summary = None
+        per_row = not isinstance(summary, Summary | None)
+        rows = self._rows_per_request(
+            bytes_in=images[0].nbytes + (8 * self.card.feature_dim + 8) * per_row,
+            bytes_out=2 * 4 * self.card.latent_dim,
+        )
+
+        def part(at: slice) -> Embeddings:
+            return self._embed(
+                images[at], summary if isinstance(summary, Summary | None) else summary[at]
+            )
+
+        parts = self._each(len(images), rows, "embed", part)
+        return Embeddings(
+            np.concatenate([part.mean for part in parts]),
+            np.concatenate([part.log_variance for part in parts]),
+        )
+
+    def close(self) -> None:
+        """Close the connections and drop work that has not begun."""
+        self._connection.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> RemoteEmbedder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _rows_per_request(self, *, bytes_in: int, bytes_out: int) -> int:
+        fitting = self._max_request_bytes // max(bytes_in, bytes_out)
+        return max(1, min(self._max_images, fitting))
+
+    def _each(self, images: int, limit: int, verb: str, work: Callable[[slice], T]) -> list[T]:
+        """Do `work` on parts of at most `limit` images, several at a time; results in order."""
+        count = math.ceil(images / limit)
+        # Even parts: a short last one would leave the other connections idle.
+        edges = [images * part // count for part in range(count + 1)]
+        parts = [slice(start, end) for start, end in pairwise(edges)]
+        if count == 1:
+            return [work(parts[0])]
+        futures = [self._pool.submit(work, part) for part in parts]
+        results = []
+        with tqdm(
+            total=images,
+            desc=verb,
+            unit="image",
+            unit_scale=True,
+            delay=1,
+            disable=None if self._progress else True,
+        ) as bar:
+            try:
+                for part, future in zip(parts, futures, strict=True):
+                    results.append(future.result())
+                    bar.update(part.stop - part.start)
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                raise
+        return results
+
+    def _summarize(self, context: Images) -> Summary:
+        outputs = self._infer(context=context)
+        total = self._output(outputs, "summary", (self.card.feature_dim,), np.float64)
+        count = self._output(outputs, "count", (1,), np.int64)
+        if count[0] != len(context):
+            raise self._bad_reply(f"counted {count[0]} of {len(context)} context images")
+        return Summary(total, len(context), self.card.digest)
+
+    def _embed(self, queries: Images, summary: Summary | Sequence[Summary] | None) -> Embeddings:
+        outputs = self._infer(queries=queries, summary=summary)
+        shape = (len(queries), self.card.latent_dim)
+        return Embeddings(
+            self._output(outputs, "embedding", shape, np.float32),
+            self._output(outputs, "log_variance", shape, np.float32),
+        )
+
+    def _infer(
+        self,
+        *,
+        queries: Images | None = None,
+        context: Images | None = None,
+        summary: Summary | Sequence[Summary] | None = None,
+    ) -> dict[str, NDArray]:
+        body, headers = encode_request(queries=queries, context=context, summary=summary)
+        response = self._connection.send(
+            "POST",
+            f"/v2/models/{quote(self.model, safe='')}/infer",
+            model=self.model,
+            body=body,
+            headers=headers,
+        )
+        length = response.headers.get(HEADER_LENGTH, "")
+        try:
+            reply = decode_reply(response.content, int(length) if length.isdigit() else None)
+        except BadRequest as error:
+            raise self._bad_reply(f"sent what cannot be read: {error.message}") from error
+        if reply.model != self.card.digest:
+            raise BadReply(
+                f"model {self.model} at {self._connection.url} has become another"
+                f" ({reply.model[:12] or 'unnamed'}, it was {self.card.digest[:12]})",
+                hint="Make a new RemoteEmbedder, and summarise the contexts again",
+                field="model",
+            )
+        return reply.outputs
+
+    def _output(
+        self, outputs: dict[str, NDArray], name: str, shape: tuple[int, ...], dtype: type
+    ) -> NDArray:
+        array = outputs.get(name)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            raise self._bad_reply(f"sent no {name} of shape {list(shape)}")
+        # A copy: the reply's arrays are read-only views of all its bytes.
+        return array.copy()
+
+    def _bad_reply(self, problem: str) -> BadReply:
+        return BadReply(
+            f"the server at {self._connection.url} {problem}",
+            hint="Check --url, and that client and server are of one version",
+            field="url",
+        )
+
+    def _fetch_card(self) -> ModelCard:
+        path = f"/predictions/{quote(self.model, safe='')}/1.0/card"
+        try:
+            response = self._connection.send("GET", path, model=self.model)
+        except ModelNotServed as error:
+            served = names_if_they_can_be_had(self._connection.url, self._tokens)
+            raise ModelNotServed(self.model, self._connection.url, served) from error
+        try:
+            return ModelCard.from_json(response.content, source=f"{self._connection.url}{path}")
+        except BadBundle as error:
+            raise self._bad_reply(f"sent no card of {self.model}: {error.message}") from error
+
+
+def served_models(
+    url: str,
+    *,
+    management: str | None = None,
+    token: str | None = None,
+    token_file: Path | None = None,
+) -> list[ModelCard]:
+    """Cards of all models that a server serves.
+
+    `management` is the URL of its management API, which listens on its own machine only (one port
+    above `url` if None); `token_file` has the tokens of both.
+    """
+    at = management or management_url(url)
+    tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(at)))
+    cards = []
+    for name in served_names(at, tokens):
+        with RemoteEmbedder(url, name, token=token, token_file=token_file) as embedder:
+            cards.append(embedder.card)
+    return cards

@@ -1,0 +1,85 @@
+"""The token that a server wants, and where it is found.
+
+TorchServe makes new tokens at each start and lets them expire, so a file is read again whenever
+a token is refused. No token is ever part of an error, a log or a `repr`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from metavae_client.errors import Unauthorized
+from metavae_zoo.places import default_store, token_file
+
+Key = Literal["inference", "management"]
+
+KEY_FILE = "key_file.json"  # what TorchServe writes into its working directory
+
+
+class Tokens:
+    """Where the tokens for one server come from: a given token, or a key file of TorchServe.
+
+    In this order: `token`, `path`, METAVAE_TOKEN, METAVAE_TOKEN_FILE; and for a server on this
+    machine (`local`) the default store's key file, then ./key_file.json. A file that was merely
+    found is not sent to another machine.
+    """
+
+    def __init__(
+        self, *, token: str | None = None, path: Path | None = None, local: bool = False
+    ) -> None:
+        self._token, self._path = token or None, path
+        if token is None and path is None:
+            self._token = os.environ.get("METAVAE_TOKEN") or None
+            named = os.environ.get("METAVAE_TOKEN_FILE")
+            self._path = Path(named) if named else None
+        self._found = [token_file(default_store()), Path(KEY_FILE)] if local else []
+
+    def read(self, key: Key) -> str | None:
+        """The token as it is now; None where there is none. Raises Unauthorized for a bad file."""
+        if self._token is not None:
+            return _checked(self._token, "the token that was given")
+        path = self._file()
+        return None if path is None else _checked(_from_key_file(path, key), f"{path}")
+
+    def origin(self) -> str:
+        """Where the token comes from, for people."""
+        if self._token is not None:
+            return "the token that was given (METAVAE_TOKEN)"
+        path = self._file()
+        if path is not None:
+            return f"the token of {path}"
+        searched = ", ".join(str(path) for path in self._found) or "no file named"
+        return f"no token (looked at METAVAE_TOKEN, METAVAE_TOKEN_FILE, {searched})"
+
+    def _file(self) -> Path | None:
+        if self._path is not None:
+            return self._path
+        return next((path for path in self._found if path.is_file()), None)
+
+
+def _from_key_file(path: Path, key: Key) -> str:
+    try:
+        return str(json.loads(path.read_text())[key]["key"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no {key!r} key in it"
+        raise Unauthorized(
+            f"the token file {path} cannot be read ({reason})",
+            hint=f"Give the {KEY_FILE} that TorchServe wrote when it started, as --token-file or"
+            " METAVAE_TOKEN_FILE",
+            field="token_file",
+        ) from error
+
+
+def _checked(token: str, origin: str) -> str:
+    token = token.strip()
+    # Anything else could not stand in a header, and the HTTP library's error would show it.
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise Unauthorized(
+            f"{origin} is not a token",
+            hint="A token is one word of printable ASCII characters",
+            field="token",
+        )
+    return token

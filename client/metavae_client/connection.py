@@ -159,9 +159,11 @@ class Connection:
         if response.is_success:
             return response
         fault = _fault(response)
-        if isinstance(fault.get("message"), str) and response.is_client_error:
-            if fault.get("type") in ("ModelNotFoundException", "ModelVersionNotFoundException"):
-                raise ModelNotServed(model, self.url)
+        if fault.get("type") in ("ModelNotFoundException", "ModelVersionNotFoundException"):
+            raise ModelNotServed(model, self.url)
+        # TorchServe's other APIs answer 404 and 405 too, but not with our errors.
+        elsewhere = "type" in fault and response.status_code in (404, 405)
+        if isinstance(fault.get("message"), str) and response.is_client_error and not elsewhere:
             raise RequestRefused(
                 str(fault["message"]).rstrip("."),
                 status=response.status_code,
@@ -178,7 +180,7 @@ class Connection:
                 hint="Make requests smaller with max_request_bytes",
             )
         raise BadReply(
-            f"what answers at {self.url} is no metavae server (HTTP {response.status_code} at"
+            f"what answers at {self.url} is not the API of a metavae server (HTTP {response.status_code} at"
             f" {response.request.url.path})",
             hint="Check --url; the default port of the inference API is 8080",
             field="url",

@@ -64,6 +64,7 @@ def probe(
     as_trained = (card.family, card.split) == (values.name, split.name)
     return ProbeResult(
         name=card.name,
+        model=card.model,
         digest=card.digest,
         latent_dim=card.latent_dim,
         family=values.name,

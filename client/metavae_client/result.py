@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from metavae_zoo.card import Interval, ProbeRecord
+from metavae_zoo.statistics import confidence_interval
 
 FLOORS = ("raw_pixels", "pca", "random_projection")
 
@@ -46,18 +46,21 @@ class ValueResult:
     @property
     def accuracy(self) -> Interval:
         """Mean over context draws, with its 95% interval."""
-        return interval(self.draws)
+        return confidence_interval(self.draws)
 
 
 @dataclass(frozen=True)
 class ProbeResult:
     """A probe of one model over the held-out values of a split.
 
+    `name` is the served model's, `model` its kind (`metavae`), `digest` its card's.
+
     `contexts` counts the context draws (1 for a model that takes no context). `converged` tells
     whether every logistic regression did. The same for a remote and an in-process embedder.
     """
 
     name: str
+    model: str
     digest: str
     latent_dim: int
     family: str
@@ -77,7 +80,7 @@ class ProbeResult:
     def accuracy(self) -> Interval:
         """Mean over held-out values; the 95% interval is over context draws of that mean."""
         by_draw = np.array([value.draws for value in self.values]).mean(axis=0)
-        return interval(by_draw.tolist())
+        return confidence_interval(by_draw.tolist())
 
     @property
     def floors(self) -> dict[str, float]:
@@ -88,9 +91,10 @@ class ProbeResult:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON holds it."""
+        """Everything, as JSON holds it; `record` is what a model card holds of it."""
         return {
-            "model": self.name,
+            "name": self.name,
+            "model": self.model,
             "digest": self.digest,
             "latent_dim": self.latent_dim,
             "family": self.family,
@@ -106,6 +110,7 @@ class ProbeResult:
             "accuracy": self.accuracy.model_dump(),
             "floors": self.floors,
             "paper": self.paper and {"accuracy": self.paper.accuracy, "source": self.paper.source},
+            "record": self.to_record().model_dump(),
             "values": [
                 {
                     "value": value.value,
@@ -139,14 +144,3 @@ class ProbeResult:
             floors=self.floors,
             paper=self.paper.accuracy if self.paper else None,
         )
-
-
-def interval(samples: Sequence[float]) -> Interval:
-    """Mean of the samples with its 95% interval (Student t); no half-width for a single one."""
-    from scipy.special import stdtrit
-
-    n, mean = len(samples), float(np.mean(samples))
-    if n < 2:
-        return Interval(mean=mean, half_width=None, n=n)
-    error = float(np.std(samples, ddof=1)) / n**0.5
-    return Interval(mean=mean, half_width=float(stdtrit(n - 1, 0.975)) * error, n=n)

@@ -1,0 +1,166 @@
+"""Images, summaries and embeddings in files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metavae_client.errors import BadFile
+from metavae_zoo.card import ModelCard
+from metavae_zoo.embedder import Embeddings
+from metavae_zoo.errors import BadImages
+from metavae_zoo.images import Images, as_images
+from metavae_zoo.summary import Summary
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def read_images(paths: Sequence[Path], card: ModelCard, *, field: str) -> Images:
+    """Read the images that `paths` name, in their order: .npy arrays, pictures, folders of them.
+
+    A folder's pictures come in the order of their names. Pictures are converted to the model's
+    channels (grey, or red-green-blue), never resized. Raises BadFile and BadImages.
+    """
+    parts = [
+        _read_array(file, card, field) if file.suffix == ".npy" else _read_picture(file, card)
+        for path in paths
+        for file in _files(path)
+    ]
+    if not parts:
+        raise BadImages(f"{field} is empty, expected at least one image", field=field)
+    return np.concatenate(parts)
+
+
+def read_summary(path: Path) -> Summary:
+    """Read a summary that `write_summary` wrote; raises BadFile."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return Summary(
+                np.asarray(saved["total"], np.float64), int(saved["count"]), str(saved["model"])
+            )
+    except (OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise BadFile(
+            f"{path} cannot be read as a summary ({_reason(error)})",
+            hint="Make it with `metavae-client summarize IMAGES --out s.npz`",
+            field="summary",
+        ) from error
+
+
+def write_summary(path: Path, summary: Summary) -> None:
+    """Write a summary as .npz, whole or not at all; raises BadFile."""
+
+    def save(file: IO[bytes]) -> None:
+        np.savez(file, total=summary.total, count=summary.count, model=summary.model)
+
+    _write(path, save)
+
+
+def write_embeddings(path: Path, embeddings: Embeddings) -> None:
+    """Write the means as .npy, or means and log-variances as .npz; raises BadFile."""
+
+    def save(file: IO[bytes]) -> None:
+        if path.suffix == ".npz":
+            np.savez(file, mean=embeddings.mean, log_variance=embeddings.log_variance)
+        else:
+            np.save(file, embeddings.mean)
+
+    _write(path, save)
+
+
+def check_output(path: Path, *suffixes: str) -> None:
+    """Raise BadFile for a path that could not be written, before the work is done."""
+    if path.suffix not in suffixes:
+        raise BadFile(
+            f"{path} does not end in {' or '.join(suffixes)}",
+            hint=f"Give --out like {path.with_suffix(suffixes[0])}",
+            field="out",
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise _unwritable(path, "there is no such folder, or it is not yours to write")
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+    if not found:
+        raise BadFile(
+            f"the folder {path} has no pictures",
+            hint=f"Pictures end in {', '.join(PICTURES)}",
+        )
+    return found
+
+
+def _read_array(path: Path, card: ModelCard, field: str) -> Images:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadFile(
+            f"{path} cannot be read as an array ({_reason(error)})",
+            hint="Write it with `numpy.save`, as uint8 [N, H, W] or [N, C, H, W]",
+            field=field,
+        ) from error
+    return as_images(array, card.image_shape, field=field)
+
+
+def _read_picture(path: Path, card: ModelCard) -> Images:
+    from PIL import Image
+
+    channels, height, width = card.image_shape
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in _EIGHT_BIT_MODES:
+                raise BadImages(
+                    f"{path} has pixels of mode {picture.mode}, expected 8 bits per channel",
+                    hint="Convert it to 8 bits, or give the pixels as a .npy array",
+                )
+            if picture.size != (width, height):
+                raise BadImages(
+                    f"{path} is {picture.width}x{picture.height},"
+                    f" model {card.name} takes {width}x{height}",
+                    hint="Resize it as the model's family does",
+                )
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except (OSError, SyntaxError) as error:  # Pillow raises the latter for a damaged PNG
+        raise BadFile(
+            f"{path} cannot be read as a picture ({_reason(error)})",
+            hint=f"Give a .npy array, a picture ({', '.join(PICTURES)}) or a folder of pictures",
+        ) from error
+    return _channels_first(pixels)[None]
+
+
+def _channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _write(path: Path, save) -> None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            try:
+                save(file)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise _unwritable(path, _reason(error)) from error
+
+
+def _unwritable(path: Path, reason: str) -> BadFile:
+    return BadFile(f"{path} cannot be written ({reason})", hint="Give another --out", field="out")
+
+
+def _reason(error: Exception) -> str:
+    """Why, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

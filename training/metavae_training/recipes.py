@@ -26,13 +26,13 @@ class Recipe:
     family: str
     split: str
     model_settings: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 100
-    batch_size: int = 100
-    context_sets: int = 2
-    context_sizes: tuple[int, int] = (5, 50)
-    learning_rate: float = 2e-4
+    epochs: int = 20
+    batch_size: int = 200
+    context_sets: int = 4
+    context_sizes: tuple[int, int] = (30, 100)
+    learning_rate: float = 1e-3
     validation_size: int = 5000
-    precision: Precision = "fp32"
+    precision: Precision = "bf16"
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON holds it."""
@@ -48,7 +48,16 @@ def _metavae(family: str, split: str) -> Recipe:
     name = f"metavae-{family}-{split}"
     if family.startswith("digits"):
         # 1,297 training images: more passes of smaller batches, a smaller validation slice.
-        return Recipe(name, "metavae", family, split, epochs=600, validation_size=197)
+        return Recipe(
+            name,
+            "metavae",
+            family,
+            split,
+            epochs=200,
+            batch_size=100,
+            validation_size=197,
+            precision="fp32",
+        )
     return Recipe(name, "metavae", family, split)
 
 

@@ -1,0 +1,99 @@
+"""What tests of several packages share: a real model, and a real server over it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metavae_serving import launch, process
+from metavae_serving.archive import pack
+from metavae_serving.configuration import Settings
+from metavae_serving.errors import ServerFailed
+from metavae_training.checkpoint import Checkpoint
+from metavae_training.export import export
+from metavae_training.fit import fit
+from metavae_training.recipes import RECIPES
+from metavae_zoo.bundle import Bundle
+from metavae_zoo.errors import DataUnavailable
+from metavae_zoo.families import mnist
+from metavae_zoo.places import token_file
+
+MODEL = "metavae-digits-rotation-contiguous"
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A real TorchServe over a packed store."""
+
+    url: str
+    management_url: str
+    token_file: Path
+    store: Path
+
+    def headers(self, kind: str = "inference") -> dict[str, str]:
+        """The Authorization header, with the token as it is now."""
+        key = json.loads(self.token_file.read_text())[kind]["key"]
+        return {"Authorization": f"Bearer {key}"}
+
+
+def free_settings() -> Settings:
+    """Settings with five free ports in a row, below those that the system hands out."""
+    ports = list(range(20_000, 32_000, 5))
+    random.shuffle(ports)
+    for port in ports:
+        with contextlib.suppress(ServerFailed):
+            launch.check_ports(Settings(port=port))
+            return Settings(port=port)
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator of its own for every test."""
+    return np.random.default_rng(20200207)
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """A data root that holds the real MNIST; tests that need it are skipped where it is not."""
+    try:
+        return mnist.find_mnist().parent.parent
+    except DataUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A real MetaVAE over rotated digits (no download), trained for seconds."""
+    recipe = dataclasses.replace(RECIPES[MODEL], epochs=20)
+    return fit(recipe, out=tmp_path_factory.mktemp("run"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The checkpoint as a bundle."""
+    return export(checkpoint, tmp_path_factory.mktemp("zoo") / MODEL)
+
+
+@pytest.fixture(scope="session")
+def server(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for the whole session."""
+    store, settings = tmp_path_factory.mktemp("serving") / "store", free_settings()
+    pack([bundle], store, settings)
+    launch.start(store)
+    yield RunningServer(settings.url, settings.management_url, token_file(store), store)
+    process.stop(store)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Settings for a server of the test's own."""
+    return free_settings()

@@ -1,0 +1,55 @@
+"""Claims about batches: who is a query, and who may be in its context."""
+
+from __future__ import annotations
+
+import torch
+
+from metavae_training.data import batches, load_corpus
+from metavae_training.recipes import recipe
+
+
+def numbered_images(distributions: int, count: int) -> torch.Tensor:
+    """Images whose two pixels say which they are: [distribution, image, 2]."""
+    rows = torch.arange(count, dtype=torch.uint8).expand(distributions, -1)
+    columns = torch.arange(distributions, dtype=torch.uint8)[:, None].expand(-1, count)
+    return torch.stack([rows, columns], dim=-1)
+
+
+def all_batches(seed: int = 0, **settings):
+    settings = {"batch_size": 20, "sets": 4, "context_sizes": (2, 9)} | settings
+    generator = torch.Generator().manual_seed(seed)
+    return list(batches(numbered_images(3, 200), generator=generator, **settings))
+
+
+def test_contexts_exclude_their_queries_and_come_from_the_same_distribution():
+    for batch in all_batches():
+        queries, contexts = (
+            (255 * pixels).round().int() for pixels in (batch.queries, batch.contexts)
+        )
+        for distribution in range(3):
+            assert (queries[distribution, ..., 1] == distribution).all()
+            assert (contexts[distribution, ..., 1] == distribution).all()
+            seen = set(queries[distribution, ..., 0].flatten().tolist())
+            assert not seen & set(contexts[distribution, ..., 0].flatten().tolist())
+
+
+def test_context_sizes_vary_within_their_range():
+    sizes = {batch.contexts.shape[2] for seed in range(5) for batch in all_batches(seed)}
+    assert min(sizes) >= 2
+    assert max(sizes) <= 9
+    assert len(sizes) > 4
+
+
+def test_every_image_is_a_query_once_an_epoch():
+    queries = torch.cat([batch.queries.flatten(1, 2) for batch in all_batches()], dim=1)
+    for distribution in range(3):
+        numbers = (255 * queries[distribution, :, 0]).round().int()
+        assert sorted(numbers.tolist()) == list(range(200))
+
+
+def test_validation_images_are_no_training_images():
+    corpus = load_corpus(recipe("metavae-digits-rotation-sparse"), None, torch.device("cpu"))
+    assert corpus.train.shape == (5, 1100, 784)
+    assert corpus.validation.shape == (5, 197, 784)
+    train = {bytes(image.numpy()) for image in corpus.train[2]}
+    assert not train & {bytes(image.numpy()) for image in corpus.validation[2]}

@@ -1,0 +1,123 @@
+"""Claims about training: it improves, repeats, and survives being killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from metavae_training.checkpoint import BadCheckpoint, load_checkpoint
+from metavae_training.fit import CHECKPOINT, LOG, NotFinite, RunMismatch, fit
+from metavae_training.recipes import RECIPES, recipe
+from metavae_zoo.errors import UnknownName
+
+SHORT = dataclasses.replace(recipe("metavae-digits-rotation-sparse"), epochs=4)
+
+
+def weights_equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return fit(SHORT, out=folder, seed=3), folder
+
+
+def test_training_improves_the_selection_metric(uninterrupted):
+    _, folder = uninterrupted
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert lines[-1]["validation_elbo"] > lines[0]["validation_elbo"] + 5
+
+
+def test_the_kept_checkpoint_is_the_best_on_validation(uninterrupted):
+    checkpoint, folder = uninterrupted
+    logged = [
+        json.loads(line)["validation_elbo"] for line in (folder / LOG).read_text().splitlines()
+    ]
+    assert checkpoint.best_validation_elbo == pytest.approx(max(logged), abs=1e-3)
+    assert checkpoint.best_epoch == 1 + logged.index(max(logged))
+
+
+def test_one_seed_repeats_to_the_bit_and_another_differs(uninterrupted, tmp_path):
+    checkpoint, _ = uninterrupted
+    again = fit(SHORT, out=tmp_path / "again", seed=3)
+    other = fit(SHORT, out=tmp_path / "other", seed=4)
+    assert weights_equal(checkpoint.weights, again.weights)
+    assert not weights_equal(checkpoint.weights, other.weights)
+
+
+def test_killed_and_resumed_ends_in_the_same_weights(tmp_path):
+    """The real command, killed with SIGKILL between two epochs, and started again."""
+    command = [
+        sys.executable, "-c", "from metavae_training.cli import main; main()",
+        "run", SHORT.name, "--epochs", "6", "--seed", "3", "--threads", "1", "--device", "cpu",
+    ]  # fmt: skip
+    whole = subprocess.run([*command, "--out", tmp_path / "whole"], capture_output=True, check=True)
+    assert b"is best" in whole.stdout
+
+    with subprocess.Popen(
+        [*command, "--out", tmp_path / "killed"], stderr=subprocess.DEVNULL
+    ) as run:
+        log = tmp_path / "killed" / LOG
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.read_text().count("\n") >= 2):
+            assert run.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        run.send_signal(signal.SIGKILL)
+    at_the_kill = load_checkpoint(tmp_path / "killed" / CHECKPOINT)
+    assert at_the_kill.epoch < 6
+
+    subprocess.run([*command, "--out", tmp_path / "killed"], capture_output=True, check=True)
+    resumed, straight = (
+        load_checkpoint(tmp_path / run / CHECKPOINT) for run in ("killed", "whole")
+    )
+    assert weights_equal(resumed.weights, straight.weights)
+    assert weights_equal(resumed.optimizer, straight.optimizer)
+    assert (tmp_path / "killed" / LOG).read_text().count("\n") == 6
+
+
+def test_a_folder_of_another_run_is_refused(uninterrupted):
+    _, folder = uninterrupted
+    with pytest.raises(RunMismatch, match="seed 3, asked for 4"):
+        fit(SHORT, out=folder, seed=4)
+    with pytest.raises(RunMismatch, match="recipe"):
+        fit(dataclasses.replace(SHORT, batch_size=50), out=folder, seed=3)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
+    wild = dataclasses.replace(SHORT, learning_rate=1e6, epochs=20)
+    with pytest.raises(NotFinite, match="Lower the recipe's learning_rate"):
+        fit(wild, out=tmp_path)
+    if (tmp_path / CHECKPOINT).exists():
+        kept = load_checkpoint(tmp_path / CHECKPOINT)
+        assert all(value.isfinite().all() for value in kept.weights.values())
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "text").write_text("no tensors here")
+    for path in (tmp_path / "text", tmp_path / "missing"):
+        with pytest.raises(BadCheckpoint, match="is not a metavae checkpoint"):
+            load_checkpoint(path)
+
+
+def test_unknown_recipes_tell_the_nearest():
+    with pytest.raises(UnknownName, match="metavae-mnist-rotation-contiguous"):
+        recipe("metavae-mnist-rotation-contigous")
+
+
+def test_every_recipe_trains_a_split_that_exists():
+    from metavae_zoo.families import family
+
+    for one in RECIPES.values():
+        assert family(one.family).split(one.split).train_values
+        assert one.name == f"{one.model}-{one.family}-{one.split}"

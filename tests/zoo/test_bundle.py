@@ -1,0 +1,120 @@
+"""Claims about bundles: every read is verified, and a damaged one is never used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from metavae_zoo.bundle import CARD, ENCODE, GOLDEN, SUMMARIZE, open_bundle, sha256_of
+from metavae_zoo.card import SCHEMA
+from metavae_zoo.embedder import OnnxEmbedder, golden_gap
+from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
+from metavae_zoo.index import shipped_bundles
+from metavae_zoo.summary import Summary
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    return shutil.copytree(bundle.path, tmp_path / bundle.card.name)
+
+
+def edit_card(folder, **changes):
+    path = folder / CARD
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", [SUMMARIZE, ENCODE, GOLDEN])
+def test_one_changed_byte_is_refused(copy, name):
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(BadBundle, match=rf"{name} has changed since it was made"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", [CARD, SUMMARIZE, ENCODE, GOLDEN])
+def test_a_missing_file_is_refused(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(BadBundle, match=name):
+        open_bundle(copy)
+
+
+def test_a_newer_schema_says_upgrade(copy):
+    edit_card(copy, schema_version=SCHEMA + 1, a_new_field=1)
+    with pytest.raises(BadBundle, match=rf"schema version {SCHEMA + 1}.*Upgrade metavae"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"latent_dim": "many"}, {"name": "../escape"}, {"unknown": 1}, {"files": {}}]
+)
+def test_a_card_that_is_no_card_is_refused(copy, changes):
+    edit_card(copy, **changes)
+    with pytest.raises(BadBundle, match=CARD):
+        open_bundle(copy)
+
+
+def test_a_card_that_is_not_json_is_refused(copy):
+    (copy / CARD).write_text("{")
+    with pytest.raises(BadBundle, match="is not a model card"):
+        open_bundle(copy)
+
+
+def test_other_golden_outputs_are_refused_at_load(copy):
+    golden = load_file(copy / GOLDEN)
+    golden["mean"][0, 0] += 1e-3
+    save_file(golden, copy / GOLDEN)
+    files = json.loads((copy / CARD).read_text())["files"]
+    edit_card(copy, files=files | {GOLDEN: sha256_of(copy / GOLDEN)})
+    with pytest.raises(BadBundle, match="mean differs from the exported golden outputs"):
+        OnnxEmbedder(open_bundle(copy))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in shipped_bundles().glob(f"[!.]*/{CARD}"))
+)
+def test_every_shipped_model_gives_its_golden_embeddings(name):
+    bundle = open_bundle(shipped_bundles() / name)
+    golden = load_file(bundle.path / GOLDEN)
+    embedder = OnnxEmbedder(bundle, check_golden=False)
+    found = embedder.embed(golden["queries"], embedder.summarize(golden["context"]))
+    assert golden_gap(found.mean, golden["mean"]) < 1e-5
+    assert golden_gap(found.log_variance, golden["log_variance"]) < 1e-5
+    assert bundle.card.name == name
+    assert bundle.card.results is not None
+
+
+def test_a_summary_that_is_not_the_models_is_refused(bundle, rng):
+    embedder = OnnxEmbedder(bundle)
+    images = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    mine = embedder.summarize(images)
+    bad = {
+        "was made by model": Summary(mine.total, mine.count, "f" * 64),
+        "expected 400 finite": Summary(mine.total[:3], mine.count, mine.model),
+        "finite numbers": Summary(np.full(400, np.nan), mine.count, mine.model),
+        "counts 0 images": Summary(mine.total, 0, mine.model),
+        "got none": None,
+        "3 summaries for 4 queries": [mine] * 3,
+    }
+    for says, summary in bad.items():
+        with pytest.raises(BadSummary, match=says):
+            embedder.embed(images, summary)
+
+
+def test_cuda_is_asserted_not_hoped_for(bundle):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        try:
+            OnnxEmbedder(bundle, device="cuda")
+        except DeviceUnavailable as error:
+            assert "CUDAExecutionProvider was asked for" in str(error)
+        else:
+            pytest.skip("this machine has a CUDA device")
+    else:
+        with pytest.raises((DeviceUnavailable, BadBundle)):
+            OnnxEmbedder(bundle, device="cuda")

@@ -1,0 +1,49 @@
+"""Claims about what counts as images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metavae_zoo.errors import BadImages
+from metavae_zoo.images import as_images
+
+SHAPE = (1, 4, 4)
+
+
+def test_bytes_pass_without_a_copy():
+    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    assert np.shares_memory(as_images(images, SHAPE, field="queries"), images)
+
+
+def test_floats_are_rounded_to_eight_bits():
+    levels = np.arange(256, dtype=np.uint8)
+    images = np.resize(levels, (16, 4, 4))
+    for kind in (np.float16, np.float32, np.float64):
+        assert np.array_equal(
+            as_images((images / 255).astype(kind), SHAPE, field="queries")[:, 0], images
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (
+            np.zeros((2, 5, 4), np.uint8),
+            r"shape \[2, 5, 4\], expected \[N, 4, 4\] or \[N, 1, 4, 4\]",
+        ),
+        (np.zeros((2, 3, 4, 4), np.uint8), r"shape \[2, 3, 4, 4\]"),
+        (np.zeros((4, 4), np.uint8), r"shape \[4, 4\]"),
+        (np.zeros((0, 4, 4), np.uint8), "is empty"),
+        (np.zeros((2, 4, 4), np.int64), "type int64, expected uint8"),
+        (np.full((2, 4, 4), "a"), "expected uint8"),
+        (np.full((2, 4, 4), np.nan, np.float32), "NaN or infinite"),
+        (np.full((2, 4, 4), 255.0, np.float32), "255 to 255, expected 0 to 1"),
+        (np.full((2, 4, 4), -0.1, np.float32), "expected 0 to 1"),
+    ],
+)
+def test_bad_images_say_what_was_given_and_what_was_expected(images, says):
+    with pytest.raises(BadImages, match=says) as caught:
+        as_images(images, SHAPE, field="queries")
+    assert caught.value.field == "queries"
+    assert caught.value.hint

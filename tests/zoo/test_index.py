@@ -1,0 +1,131 @@
+"""Claims about the index: from a name to a verified bundle, from here or from an address."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from metavae_zoo import index
+from metavae_zoo.bundle import open_bundle
+from metavae_zoo.cli import main
+from metavae_zoo.errors import BadBundle, UnknownName
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    """An empty zoo of the user's, and no shipped models."""
+    monkeypatch.setenv("METAVAE_ZOO", str(tmp_path / "zoo"))
+    monkeypatch.setattr(index, "shipped_bundles", lambda: tmp_path / "shipped")
+    return tmp_path / "zoo"
+
+
+@pytest.fixture
+def publisher(bundle, tmp_path, monkeypatch, zoo):
+    """A local HTTP server over a folder with one bundle, and its index in METAVAE_INDEX."""
+    folder = tmp_path / "published"
+    shutil.copytree(bundle.path, folder / bundle.card.name)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    text = index.index_of(folder, f"http://127.0.0.1:{server.server_port}/")
+    (tmp_path / "index.json").write_text(text)
+    monkeypatch.setenv("METAVAE_INDEX", str(tmp_path / "index.json"))
+    yield folder / bundle.card.name
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_model_is_pulled_whole_and_verified(publisher, zoo, bundle):
+    name = bundle.card.name
+    assert [(one.name, one.card) for one in index.listings()] == [(name, None)]
+    with pytest.raises(BadBundle, match=f"metavae-zoo pull {name}"):
+        index.find_bundle(name)
+    pulled = index.pull(name)
+    assert pulled.path == zoo / name
+    assert pulled.card == bundle.card
+    assert index.find_bundle(name).card == bundle.card
+
+
+@pytest.mark.parametrize("damage", ["card.json", "encode.onnx", "golden.safetensors"])
+def test_a_changed_byte_at_the_address_leaves_nothing_here(publisher, zoo, bundle, damage):
+    with (publisher / damage).open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff")
+    with pytest.raises(BadBundle, match="has changed since it was made"):
+        index.pull(bundle.card.name)
+    assert list(zoo.iterdir()) == []
+
+
+def test_a_file_that_is_not_there_or_too_large_leaves_nothing_here(publisher, zoo, bundle):
+    (publisher / "encode.onnx").unlink()
+    with pytest.raises(index.DownloadFailed, match="404"):
+        index.pull(bundle.card.name)
+    (publisher / "encode.onnx").write_bytes(bytes(2 * bundle.size))
+    with pytest.raises(index.DownloadFailed, match="larger than"):
+        index.pull(bundle.card.name)
+    assert list(zoo.iterdir()) == []
+
+
+def test_an_added_bundle_is_found_by_its_name(bundle, zoo):
+    with pytest.raises(UnknownName):
+        index.find_bundle(bundle.card.name)
+    index.add(bundle.path)
+    assert index.find_bundle(bundle.card.name).path == zoo / bundle.card.name
+    assert index.local_names() == [bundle.card.name]
+
+
+def test_adding_a_damaged_bundle_keeps_the_one_before(bundle, zoo, tmp_path):
+    index.add(bundle.path)
+    damaged = shutil.copytree(bundle.path, tmp_path / "damaged")
+    (damaged / "encode.onnx").write_bytes(b"")
+    with pytest.raises(BadBundle):
+        index.add(damaged)
+    assert index.find_bundle(bundle.card.name).card == bundle.card
+
+
+def test_the_shipped_index_lists_exactly_the_shipped_models():
+    shipped = index.shipped_bundles()
+    assert json.loads(index.index_of(shipped, None)) == json.loads(
+        (index.files("metavae_zoo") / "index.json").read_text()
+    )
+    sizes = [open_bundle(shipped / name).size for name in index.read_index()]
+    assert sum(sizes) < 64e6
+
+
+@pytest.mark.parametrize("text", ["{", '{"models": {"a": 1}}', '{"models": [], "x": 1}'])
+def test_an_index_that_is_none_is_one_clear_error(tmp_path, monkeypatch, text):
+    (tmp_path / "index.json").write_text(text)
+    monkeypatch.setenv("METAVAE_INDEX", str(tmp_path / "index.json"))
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 1
+    assert "is not an index of models" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_commands(bundle, zoo):
+    def run(*arguments):
+        return CliRunner().invoke(main, list(arguments))
+
+    name = bundle.card.name
+    assert run("add", str(bundle.path)).exit_code == 0
+    assert name in run("list").stdout
+    assert json.loads(run("list", "--json").stdout)[-1]["name"] == name
+    assert bundle.card.digest[:12] in run("show", name).stdout
+    assert json.loads(run("show", name, "--json").stdout)["name"] == name
+    assert "golden outputs are as exported" in run("verify", name).stdout
+    assert run("pull", name).stdout.strip() == str(zoo / name)
+    assert "1297 training and 500 test images" in run("data", "digits-skew").stdout
+
+    for arguments in (["show", "metavae"], ["verify", "metavae"], ["pull", "metavae"]):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert "no model 'metavae'" in result.stderr
+    (zoo / name / "encode.onnx").write_bytes(b"")
+    assert "has changed since it was made" in run("verify").stderr

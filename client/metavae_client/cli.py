@@ -12,6 +12,7 @@ import click
 from metavae_client import files
 from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.sample import CONTEXT_SIZE, CONTEXTS, Protocol
+from metavae_client.served import only_name
 from metavae_zoo.card import ModelCard
 from metavae_zoo.console import Commands, version_option
 from metavae_zoo.embedder import Embedder, Embeddings
@@ -20,7 +21,9 @@ from metavae_zoo.families import family
 _Path = click.Path(path_type=Path)
 _images = click.argument("images", nargs=-1, required=True, type=_Path)
 _model = click.option(
-    "--model", required=True, envvar="METAVAE_MODEL", help="Name of the served model."
+    "--model",
+    envvar="METAVAE_MODEL",
+    help="Name of the served model.  [default: the one that the server has]",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
 
@@ -70,7 +73,7 @@ def embed(
     context: tuple[Path, ...],
     summary: Path | None,
     out: Path | None,
-    model: str,
+    model: str | None,
     url: str,
     token_file: Path | None,
     as_json: bool,
@@ -83,7 +86,8 @@ def embed(
         raise click.UsageError("give --context or --summary, not both")
     if out:
         files.check_output(out, ".npy", ".npz")
-    with RemoteEmbedder(url, model, token_file=token_file, progress=True) as embedder:
+    name = model or only_name(url, token_file=token_file)
+    with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
         images = files.read_images(queries, embedder.card, field="queries")
         given = files.read_summary(summary) if summary else None
         if context:
@@ -103,21 +107,22 @@ def embed(
 def summarize(
     images: tuple[Path, ...],
     out: Path,
-    model: str,
+    model: str | None,
     url: str,
     token_file: Path | None,
     as_json: bool,
 ) -> None:
     """Summarise a context of IMAGES once, for any number of `embed --summary`."""
     files.check_output(out, ".npz")
-    with RemoteEmbedder(url, model, token_file=token_file, progress=True) as embedder:
+    name = model or only_name(url, token_file=token_file)
+    with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
         context = files.read_images(images, embedder.card, field="context")
         summary = embedder.summarize(context)
     files.write_summary(out, summary)
     if as_json:
         click.echo(json.dumps({"out": str(out), "count": summary.count, "model": summary.model}))
     else:
-        click.echo(f"wrote {out}: the summary of {summary.count} images by {model}")
+        click.echo(f"wrote {out}: the summary of {summary.count} images by {name}")
 
 
 @main.command()

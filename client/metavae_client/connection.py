@@ -180,8 +180,8 @@ class Connection:
                 hint="Make requests smaller with max_request_bytes",
             )
         raise BadReply(
-            f"what answers at {self.url} is not the API of a metavae server (HTTP {response.status_code} at"
-            f" {response.request.url.path})",
+            f"what answers at {self.url} is not the API of a metavae server (HTTP"
+            f" {response.status_code} at {response.request.url.path})",
             hint="Check --url; the default port of the inference API is 8080",
             field="url",
         )

@@ -4,6 +4,7 @@ MetavaeError (metavae_zoo.errors)
 ├── ServerUnreachable   nothing answers at the URL, or it is no URL
 ├── Unauthorized        a token that is missing, wrong or expired
 ├── ModelNotServed      the server has no model of that name
+├── ModelNotNamed       several models are served, and none was named
 ├── RequestRefused      a 4xx with the server's own code, message, field and hint
 ├── GaveUp              the server kept failing, for a stated number of tries and seconds
 ├── BadReply            an answer that no metavae server gives, or of another model than before
@@ -45,6 +46,12 @@ class ModelNotServed(MetavaeError):
             field="model",
         )
         self.served = tuple(served)
+
+
+class ModelNotNamed(MetavaeError):
+    """A model must be named: the server serves several, or does not tell."""
+
+    code = "model_not_named"
 
 
 class RequestRefused(MetavaeError):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -48,7 +47,7 @@ def read_summary(path: Path) -> Summary:
             )
     except (OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise BadFile(
-            f"{path} cannot be read as a summary ({_reason(error)})",
+            f"{path} cannot be read as a summary ({_reason(error, 'it is none')})",
             hint="Make it with `metavae-client summarize IMAGES --out s.npz`",
             field="summary",
         ) from error
@@ -104,7 +103,7 @@ def _read_array(path: Path, card: ModelCard, field: str) -> Images:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BadFile(
-            f"{path} cannot be read as an array ({_reason(error)})",
+            f"{path} cannot be read as an array ({_reason(error, 'it is no .npy of numbers')})",
             hint="Write it with `numpy.save`, as uint8 [N, H, W] or [N, C, H, W]",
             field=field,
         ) from error
@@ -131,7 +130,7 @@ def _read_picture(path: Path, card: ModelCard) -> Images:
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     except (OSError, SyntaxError) as error:  # Pillow raises the latter for a damaged PNG
         raise BadFile(
-            f"{path} cannot be read as a picture ({_reason(error)})",
+            f"{path} cannot be read as a picture ({_reason(error, 'it is damaged, or none')})",
             hint=f"Give a .npy array, a picture ({', '.join(PICTURES)}) or a folder of pictures",
         ) from error
     return _channels_first(pixels)[None]
@@ -141,26 +140,23 @@ def _channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 
-def _write(path: Path, save) -> None:
+def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            try:
+        try:
+            with scratch.open("wb") as file:
                 save(file)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(path, _reason(error)) from error
+        raise _unwritable(path, _reason(error, "unknown reason")) from error
 
 
 def _unwritable(path: Path, reason: str) -> BadFile:
     return BadFile(f"{path} cannot be written ({reason})", hint="Give another --out", field="out")
 
 
-def _reason(error: Exception) -> str:
-    """Why, in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+def _reason(error: Exception, otherwise: str) -> str:
+    """What the system says is wrong, or `otherwise`."""
+    return (isinstance(error, OSError) and error.strerror) or otherwise

@@ -10,6 +10,7 @@ from metavae_client.result import FLOORS, ProbeResult
 from metavae_client.table import floor_label, protocol_line, with_interval
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -60,10 +61,10 @@ def _draw(result: ProbeResult) -> Figure:
     from matplotlib.figure import Figure
 
     values = [value.value for value in result.values]
-    settings = {"font.size": 9, "svg.hashsalt": "metavae", "axes.spines.top": False}
-    with rc_context({**settings, "axes.spines.right": False}):
+    with rc_context({"font.size": 9, "svg.hashsalt": "metavae"}):
         figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
         axes = figure.subplots()
+        axes.spines[["top", "right"]].set_visible(False)
         _draw_model(axes, result, values)
         _draw_floors(axes, result, values)
         axes.set_xticks(values, [f"{value:g}" for value in values])
@@ -94,7 +95,7 @@ def _draw(result: ProbeResult) -> Figure:
     return figure
 
 
-def _draw_model(axes, result: ProbeResult, values: list[float]) -> None:
+def _draw_model(axes: Axes, result: ProbeResult, values: list[float]) -> None:
     means = [value.accuracy.mean for value in result.values]
     half_widths = [value.accuracy.half_width or 0.0 for value in result.values]
     axes.plot(
@@ -119,7 +120,7 @@ def _draw_model(axes, result: ProbeResult, values: list[float]) -> None:
         )
 
 
-def _draw_floors(axes, result: ProbeResult, values: list[float]) -> None:
+def _draw_floors(axes: Axes, result: ProbeResult, values: list[float]) -> None:
     for name in FLOORS:
         if name in result.floors:
             colour, dashes = _FLOOR_STYLES[name]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 
-from metavae_client.connection import Connection, Patience, parse_url
-from metavae_client.errors import BadReply
+from metavae_client.connection import Connection, Patience, is_local, parse_url
+from metavae_client.errors import BadReply, ModelNotNamed
 from metavae_client.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
 
@@ -37,6 +39,28 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
     finally:
         connection.close()
     return sorted(names)
+
+
+def only_name(url: str, *, token_file: Path | None = None) -> str:
+    """Name of the one model that the server with this inference URL serves.
+
+    Raises ModelNotNamed where it serves several or does not tell, and what `Connection` raises.
+    """
+    tokens = Tokens(path=token_file, local=is_local(parse_url(url)))
+    inference = Connection(url, tokens, "inference", Patience())
+    try:
+        inference.send("GET", "/ping")  # an error about the server itself comes first
+    finally:
+        inference.close()
+    names = names_if_they_can_be_had(url, tokens)
+    if len(names) == 1:
+        return names[0]
+    raise ModelNotNamed(
+        f"no --model was given, and the server at {url}"
+        f" {'serves ' + ', '.join(names) if names else 'does not tell which it serves'}",
+        hint="Name the model: --model NAME, or METAVAE_MODEL",
+        field="model",
+    )
 
 
 def names_if_they_can_be_had(url: str, tokens: Tokens) -> list[str]:

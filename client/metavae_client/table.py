@@ -7,7 +7,7 @@ from metavae_zoo.card import Interval
 
 
 def probe_table(result: ProbeResult) -> str:
-    """One row per held-out value and one for their mean; below, the paper's figure and the protocol."""
+    """A row per held-out value and one for their mean; then the paper's figure and the protocol."""
     names = [name for name in FLOORS if name in result.floors]
     header = [result.axis, result.model, *(floor_label(name, result.latent_dim) for name in names)]
     rows = [

@@ -1,10 +1,10 @@
 """Embeddings over HTTP, and the linear probes that judge them; imports neither torch nor a runtime.
 
-`RemoteEmbedder` (remote) embeds with a served model, `probe` (probe) measures any embedder.
+`RemoteEmbedder` (remote) embeds with a served model, `linear_probe` (probe) measures any embedder.
 """
 
-from metavae_client.probe import probe
+from metavae_client.probe import linear_probe
 from metavae_client.result import ProbeResult
 from metavae_client.sample import Protocol
 
-__all__ = ["ProbeResult", "Protocol", "probe"]
+__all__ = ["ProbeResult", "Protocol", "linear_probe"]

@@ -204,7 +204,7 @@ def probe(
     training distributions, and on a random projection.
     """
     from metavae_client.plots import check_plot_path, save_plot
-    from metavae_client.probe import probe as run_probe
+    from metavae_client.probe import linear_probe
     from metavae_client.table import probe_table
 
     family(family_name).split(split)  # an unknown name is told before a server is asked
@@ -222,7 +222,7 @@ def probe(
     )
     name = model or f"metavae-{family_name}-{split}"
     with _embedder(name, url, token_file, in_process) as embedder:
-        result = run_probe(
+        result = linear_probe(
             embedder, protocol, allow_seen=allow_seen, data_root=data_root, progress=True
         )
     click.echo(result.to_json() if as_json else probe_table(result))

@@ -33,7 +33,7 @@ class Score:
     converged: bool
 
 
-def linear_probe(
+def fit_and_score(
     train: Codes, train_labels: NDArray[np.int64], test: Codes, test_labels: NDArray[np.int64]
 ) -> Score:
     """Fit a logistic regression on the train codes, unscaled; score it on the test codes."""
@@ -51,6 +51,7 @@ def fitting_pool() -> Iterator[ThreadPoolExecutor]:
     One thread per fit: its products are too small to share, and threads that wait for each other
     made a fit 5 to 20 times slower on a busy machine. The thread count would also change bits.
     """
+    import sklearn.linear_model  # noqa: F401  # only what is loaded can be limited
     from threadpoolctl import threadpool_limits
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

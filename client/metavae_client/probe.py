@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from metavae_client.errors import SeenValues, SplitMismatch
 from metavae_client.floors import fit_pca, pixels, random_projection
-from metavae_client.linear import Encode, Score, fitting_pool, linear_probe
+from metavae_client.linear import Encode, Score, fit_and_score, fitting_pool
 from metavae_client.result import PUBLISHED, ProbeResult, ValueResult
 from metavae_client.sample import Protocol, Sample
 from metavae_zoo.card import ModelCard
@@ -26,7 +26,7 @@ from metavae_zoo.families import Family, Split, family
 Fits = dict[float, list[Future[Score]]]  # by held-out value: one per draw, or one per floor
 
 
-def probe(
+def linear_probe(
     embedder: Embedder,
     protocol: Protocol,
     *,
@@ -144,7 +144,7 @@ def _fit_model(
                 codes.append(embedder.embed(images, summary).mean)
             fits[value].append(
                 pool.submit(
-                    linear_probe, codes[0], sample.labels["train"], codes[1], sample.labels["test"]
+                    fit_and_score, codes[0], sample.labels["train"], codes[1], sample.labels["test"]
                 )
             )
             bar.update()
@@ -172,7 +172,7 @@ def _fit_floors(
 ) -> Fits:
     def fit(value: float, encode: Encode) -> Score:
         train, test = sample.at(value, "train").images, sample.at(value, "test").images
-        return linear_probe(
+        return fit_and_score(
             encode(train), sample.labels["train"], encode(test), sample.labels["test"]
         )
 

@@ -107,8 +107,11 @@ def _check_replaceable(store: Path) -> None:
             f"{store} cannot be read as a folder ({error.strerror})",
             hint="Choose another folder with --store",
         ) from error
-    if found:
-        read_settings(store)
+    if found and not (store / CONFIGURATION).is_file():
+        raise BadStore(
+            f"{store} is not empty and no model store; packing would delete what it holds",
+            hint="Choose another folder with --store",
+        )
     ours = {CONFIGURATION, run_folder(store).name}
     others = [path.name for path in found if path.name not in ours and path.suffix != _ARCHIVE]
     if others:

@@ -202,3 +202,7 @@ def _wait_for_end(store: Path) -> None:
     while process.running(store) is not None:
         time.sleep(0.5)
     raise ServerFailed("the server ended by itself", hint=f"See {store / '.run' / 'logs'}")
+
+
+if __name__ == "__main__":
+    main()

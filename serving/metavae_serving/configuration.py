@@ -101,6 +101,9 @@ def properties(store: Path, settings: Settings) -> str:
 
 def read_settings(store: Path) -> Settings:
     """The settings that `store` was packed with; raises BadStore where it is no store of ours."""
+    hint = f"Make one: `metavae-serve pack NAME --store {store}`"
+    if not (store / CONFIGURATION).is_file():
+        raise BadStore(f"{store} is no model store: it has no {CONFIGURATION}", hint=hint)
     try:
         first = (store / CONFIGURATION).read_text().splitlines()[0]
         if not first.startswith(_WRITTEN_BY):
@@ -117,7 +120,7 @@ def read_settings(store: Path) -> Settings:
         raise BadStore(
             f"{store} is no model store of metavae-serve"
             f" ({CONFIGURATION}: {error or type(error).__name__})",
-            hint=f"Make one: `metavae-serve pack NAME --store {store}`",
+            hint=hint,
         ) from error
 
 

@@ -34,7 +34,7 @@ from metavae_serving.wire import (
 )
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.embedder import OnnxEmbedder
-from metavae_zoo.errors import MetavaeError
+from metavae_zoo.errors import BadBundle, MetavaeError
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ _embedder: OnnxEmbedder | None = None
 class Context(Protocol):
     """What is used of TorchServe's `ts.context.Context`."""
 
+    model_name: str
     system_properties: dict[str, Any]
     model_yaml_config: dict[str, Any]
 
@@ -103,7 +104,13 @@ def load(context: Context) -> OnnxEmbedder:
     device = settings["device"]
     if device == "cuda":
         _choose_gpu(context.system_properties.get("gpu_id"))
-    bundle = open_bundle(Path(context.system_properties["model_dir"]))
+    try:
+        bundle = open_bundle(Path(context.system_properties["model_dir"]))
+    except BadBundle as error:
+        raise BadBundle(
+            f"the archive of {context.model_name} is damaged: {error.message}",
+            hint=f"Pack the model again: `metavae-serve pack {context.model_name}`",
+        ) from None
     threads = max(1, _cores() // settings["workers"])
     embedder = OnnxEmbedder(bundle, device=device, threads=threads)
     for images in _WARM_UP:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from metavae_zoo.places import run_folder, token_file
 
 START_SECONDS = 180.0
 _POLL_SECONDS = 0.1
+_LOG_SECONDS = 5.0
 _OUTPUT = "torchserve.log"
 _TROUBLE = re.compile(
     r"worker process died|Load model failed|Failed to load|Exception|BindException"
@@ -180,9 +180,16 @@ def _wait_until_ready(
         if launched and running(store) is None:
             raise _failure(store, "TorchServe ended while it started")
         if _worker_died(store):
+            # This line is logged first, and what the worker died of a moment later.
+            grace = time.monotonic() + _LOG_SECONDS
+            while not _exception(store) and time.monotonic() < grace:
+                time.sleep(_POLL_SECONDS)
             raise _failure(store, "a worker could not load its model")
         try:
             found = _workers(store)
+        except httpx.HTTPStatusError as error:
+            # The API opens after the archives have been read: an unknown model stays unknown.
+            raise _failure(store, "TorchServe could not read a model's archive") from error
         except (httpx.HTTPError, OSError, ValueError, LookupError):
             found = []  # Java is not up yet, or has not written its tokens
         up = sum(worker.ready for worker in found)
@@ -220,28 +227,27 @@ def _worker_died(store: Path) -> bool:
 def _failure(store: Path, what: str) -> ServerFailed:
     folder = run_folder(store)
     return ServerFailed(
-        f"{what}:\n{_reason(store)}\n",
+        f"{what}: {_reason(store).rstrip('.')}",
         hint=f"All that was logged is in {folder / 'logs'} and {folder / _OUTPUT}",
     )
 
 
 def _reason(store: Path) -> str:
-    """The lines of the logs that say most: the first traceback of a worker, else the last ones."""
-    folder = run_folder(store)
+    """The lines of the logs that say most: what a worker failed on first, else the last trouble."""
+    output = _read(run_folder(store) / _OUTPUT).splitlines()
+    trouble = [line for line in output if _TROUBLE.search(line)]
+    return _exception(store) or "\n".join((trouble or output)[-5:]) or "nothing was logged"
+
+
+def _exception(store: Path) -> str:
+    """The exception that ends the first traceback of a worker; empty if there is none."""
     lines = [
         re.sub(r"^\S+ \[\w+ *\] \S+ MODEL_LOG - ", "", line)
-        for line in _read(folder / "logs" / "model_log.log").splitlines()
+        for line in _read(run_folder(store) / "logs" / "model_log.log").splitlines()
     ]
-    for number, line in enumerate(lines):
-        if line.startswith("Traceback"):
-            end = next(
-                (at for at in range(number + 1, len(lines)) if not lines[at].startswith(" ")),
-                len(lines),
-            )
-            return "\n".join(lines[number : end + 1])
-    output = _read(folder / _OUTPUT).splitlines()
-    trouble = [line for line in output if _TROUBLE.search(line)]
-    return "\n".join(deque(trouble or output, maxlen=5)) or "nothing was logged"
+    tracebacks = [number for number, line in enumerate(lines) if line.startswith("Traceback")]
+    below = lines[tracebacks[0] + 1 :] if tracebacks else []
+    return next((line for line in below if not line.startswith(" ")), "")
 
 
 def _read(log: Path) -> str:

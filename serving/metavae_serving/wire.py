@@ -150,7 +150,7 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
     _check_combination(arrays)
     parameters = request.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise BadRequest("parameters is not an object", field="parameters")
+        raise BadRequest("parameters is not a JSON object", field="parameters")
     return EmbedRequest(
         outputs=_outputs(request.get("outputs"), parameters, arrays),
         **arrays,
@@ -228,7 +228,10 @@ def _split(
             hint=f"Where binary tensors follow the JSON, give its length as {HEADER_LENGTH}",
         ) from error
     if not isinstance(content, dict):
-        raise BadRequest(f"the body is {shown(content)}, expected a JSON object")
+        raise BadRequest(
+            f"the body is {shown(content)}, expected a JSON object",
+            hint='Give {"inputs": [...]}, or see the README for a whole request',
+        )
     return content, whole[length:]
 
 

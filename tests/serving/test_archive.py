@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import errno
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from metavae_serving import archive
+from metavae_serving.archive import bundle_of, configure, models_in, pack
+from metavae_serving.configuration import CONFIGURATION, Settings, properties, read_settings
+from metavae_serving.errors import BadStore
+from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
+from metavae_zoo.bundle import Bundle, open_bundle
+from metavae_zoo.errors import BadBundle, UnknownName
+from metavae_zoo.places import run_folder
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def changed_copy(bundle: Bundle, folder: Path, **changes: object) -> Bundle:
+    """The bundle under another name, in `folder`."""
+    folder.mkdir()
+    for file in bundle.files:
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "card.json").write_text(bundle.card.model_copy(update=changes).to_json())
+    return open_bundle(folder)
+
+
+def test_a_store_holds_each_model_byte_for_byte_and_the_configuration(bundle, tmp_path):
+    other = changed_copy(bundle, tmp_path / "other", name="another-model")
+    store = tmp_path / "a store, of mine"
+    pack([bundle, other], store, Settings())
+    assert models_in(store) == sorted([bundle.card.name, "another-model"])
+    assert sorted(path.name for path in store.iterdir()) == sorted(
+        [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION]
+    )
+    with zipfile.ZipFile(store / f"{bundle.card.name}.mar") as packed:
+        for file in bundle.files:
+            assert packed.read(file.name) == file.read_bytes()
+
+
+def test_the_configuration_keeps_the_server_to_itself(tmp_path):
+    settings = Settings(host="192.0.2.1", port=9000)
+    lines = dict(
+        line.split("=", 1)
+        for line in properties(tmp_path / "s,t=o", settings).splitlines()
+        if not line.startswith("#")
+    )
+    assert lines["inference_address"] == "http://192.0.2.1:9000"
+    assert lines["management_address"] == "http://127.0.0.1:9001"
+    assert lines["metrics_address"] == "http://127.0.0.1:9002"
+    assert lines["grpc_inference_address"] == lines["grpc_management_address"] == "127.0.0.1"
+    assert lines["disable_token_authorization"] == lines["enable_model_api"] == "false"
+    assert lines["allowed_urls"] == f"file://{tmp_path.resolve()}/s.t.o/.*"
+    assert int(lines["max_request_size"]) >= MAX_REQUEST_BYTES
+    assert int(lines["max_response_size"]) > MAX_REPLY_BYTES
+
+
+def test_every_property_is_one_that_torchserve_knows(tmp_path):
+    """It ignores a name that it does not know without a word."""
+    import ts
+
+    jar = Path(ts.__file__).parent / "frontend" / "model-server.jar"
+    with zipfile.ZipFile(jar) as packed:
+        known = packed.read("org/pytorch/serve/util/ConfigManager.class")
+    for line in properties(tmp_path, Settings()).splitlines():
+        if not line.startswith("#"):
+            assert line.split("=")[0].encode() in known
+
+
+def test_settings_are_read_as_they_were_packed_and_can_be_changed(bundle, tmp_path):
+    store, settings = tmp_path / "store", Settings(port=9100, workers=2, token_minutes=5)
+    pack([bundle], store, settings)
+    assert read_settings(store) == settings
+    configure(store, replace(settings, port=9200))
+    assert read_settings(store).port == 9200
+    assert models_in(store) == [bundle.card.name]
+
+
+def test_packing_again_replaces_the_store_and_leaves_nothing_beside_it(bundle, tmp_path):
+    store = tmp_path / "store"
+    pack([changed_copy(bundle, tmp_path / "other", name="other")], store, Settings())
+    run_folder(store).mkdir()
+    pack([bundle], store, Settings())
+    assert models_in(store) == [bundle.card.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "store"]
+
+
+def test_a_full_disk_leaves_the_earlier_store_as_it_was(bundle, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    pack([bundle], store, Settings())
+    before = content_of(store)
+    archive_one = archive._archive
+
+    def full_after_one(bundle: Bundle, folder: Path, settings: Settings) -> None:
+        archive_one(bundle, folder, settings)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive, "_archive", full_after_one)
+    with pytest.raises(BadStore, match="No space left on device"):
+        pack([bundle], store, Settings(port=9999))
+    assert content_of(store) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_an_archiver_that_cannot_write_leaves_no_store(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive.sys, "executable", "/bin/false")
+    with pytest.raises(BadStore, match="archiver"):
+        pack([bundle], tmp_path / "store", Settings())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_made_is_one_clear_error(bundle, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(BadStore, match="--store"):
+        pack([bundle], tmp_path / "file" / "store", Settings())
+    with pytest.raises(BadStore, match="--store"):
+        pack([bundle], tmp_path / "file", Settings())
+
+
+def test_a_folder_that_holds_anything_else_is_not_replaced(bundle, tmp_path):
+    theirs = tmp_path / "home" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("years of work")
+    with pytest.raises(BadStore, match="not empty"):
+        pack([bundle], theirs.parent, Settings())
+    assert theirs.read_text() == "years of work"
+    store = tmp_path / "store"
+    pack([bundle], store, Settings())
+    (store / "thesis.txt").write_text("years of work")
+    with pytest.raises(BadStore, match=r"thesis\.txt"):
+        pack([bundle], store, Settings())
+    assert (store / "thesis.txt").exists()
+
+
+def test_an_unknown_model_is_refused_by_name():
+    with pytest.raises(UnknownName, match="nothing-like-this"):
+        bundle_of("nothing-like-this")
+
+
+def test_a_path_names_a_bundle_too(bundle, tmp_path):
+    assert bundle_of(str(bundle.path)).card == bundle.card
+    with pytest.raises(BadBundle, match=r"card\.json"):
+        bundle_of(str(tmp_path))
+
+
+def test_a_changed_bundle_is_not_packed(bundle, tmp_path):
+    copy = changed_copy(bundle, tmp_path / "copy")
+    encoder = copy.path / "encode.onnx"
+    encoder.write_bytes(encoder.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(BadBundle, match="changed"):
+        bundle_of(str(copy.path))

@@ -1,0 +1,212 @@
+"""The handler in process: batches, which the real server only makes under load."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from metavae_serving import handler
+from metavae_serving.wire import (
+    HEADER_LENGTH,
+    MAX_IMAGES,
+    decode_reply,
+    encode_request,
+)
+from metavae_zoo.bundle import Bundle
+from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.errors import BadBundle, DeviceUnavailable
+
+
+@dataclass
+class FakeContext:
+    """Stands in for `ts.context.Context`: headers in, status and headers out, by batch index."""
+
+    model_name: str
+    system_properties: dict[str, Any]
+    model_yaml_config: dict[str, Any]
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    statuses: dict[int, tuple[int, str]] = field(default_factory=dict)
+    replies: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def get_all_request_header(self, idx: int) -> dict[str, Any]:
+        return self.requests[idx]
+
+    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
+        self.statuses[idx] = (code, phrase)
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        self.replies.setdefault(idx, {})[key] = value
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):
+    """Load the handler as TorchServe does; returns the context to ask with."""
+    monkeypatch.setattr(handler, "_embedder", None)
+
+    def load_from(folder: Path, device: str = "cpu") -> FakeContext:
+        context = FakeContext(
+            "the-model",
+            {"model_dir": str(folder), "gpu_id": None},
+            {"metavae": {"device": device, "workers": 1}},
+        )
+        assert handler.handle(None, context) is None
+        return context
+
+    return load_from
+
+
+@pytest.fixture
+def ask(load, bundle: Bundle):
+    """Send one batch of (body, headers); returns (status, headers, body) of each."""
+    context = load(bundle.path)
+
+    def ask_batch(*batch: tuple[Any, dict[str, Any]]) -> list[tuple[int, dict[str, str], bytes]]:
+        asked = replace(context, requests=[headers for _, headers in batch], replies={})
+        bodies = handler.handle([{"body": body} for body, _ in batch], asked)
+        assert bodies is not None
+        for index, body in enumerate(bodies):
+            code, phrase = asked.statuses[index]
+            assert type(body) is bytes, "what TorchServe sends on without converting"
+            assert type(code) in (int, type(handler.HTTPStatus.OK))
+            assert phrase.isascii(), "TorchServe's worker dies of anything else"
+            assert "\n" not in phrase
+            assert all(type(value) is str for value in asked.replies[index].values())
+        return [(asked.statuses[i][0], asked.replies[i], body) for i, body in enumerate(bodies)]
+
+    return ask_batch
+
+
+@pytest.fixture(scope="module")
+def embedder(bundle: Bundle) -> OnnxEmbedder:
+    return OnnxEmbedder(bundle)
+
+
+@pytest.fixture
+def images(bundle: Bundle):
+    rng = np.random.default_rng(0)
+    return lambda count: rng.integers(0, 256, (count, *bundle.card.image_shape), np.uint8)
+
+
+def error_of(body: bytes) -> dict[str, str]:
+    error = json.loads(body)["error"]
+    assert set(error) == {"code", "message", "field", "hint"}
+    return error
+
+
+def test_one_bad_item_does_not_touch_the_others_of_its_batch(ask, embedder, images):
+    queries, context = images(3), images(5)
+    good = encode_request(queries=queries, context=context, request_id="good")
+    bad = [(b"", {}), (b"{", {}), (b"\x00" * 9, {HEADER_LENGTH: "nine"}), (3.5, {})]
+    replies = ask(good, bad[0], bad[1], good, bad[2], bad[3], good)
+    assert [status for status, *_ in replies] == [200, 400, 400, 200, 400, 500, 200]
+    expected = embedder.embed(queries, embedder.summarize(context))
+    for number in (0, 3, 6):
+        _, headers, body = replies[number]
+        reply = decode_reply(body, int(headers[HEADER_LENGTH.lower()]))
+        assert reply.id == "good"
+        assert reply.model == embedder.card.digest
+        assert_array_equal(reply.outputs["embedding"], expected.mean, strict=True)
+        assert_array_equal(reply.outputs["log_variance"], expected.log_variance, strict=True)
+
+
+def test_header_names_of_any_case_are_read(ask, images):
+    body, headers = encode_request(context=images(2))
+    shouted = {key.upper(): value for key, value in headers.items()}
+    assert [status for status, *_ in ask((body, shouted))] == [200]
+
+
+def test_parts_of_a_form_among_the_headers_are_no_headers(ask):
+    [(status, _, body)] = ask((b"", {"x": {"content-type": "text/plain"}}))
+    assert status == 400
+    assert "Content-Type: application/json" in error_of(body)["hint"]
+
+
+def test_a_bug_is_a_500_for_its_item_and_is_logged_without_content(
+    ask, images, monkeypatch, caplog
+):
+    good = encode_request(context=images(2))
+    secret = encode_request(queries=images(1), context=images(2), request_id="secret")
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("-".join("pixels"))  # not as the source shows it
+
+    monkeypatch.setattr(OnnxEmbedder, "embed", broken)
+    with caplog.at_level(logging.DEBUG):
+        replies = ask(good, secret, good)
+    assert [status for status, *_ in replies] == [200, 500, 200]
+    assert "ZeroDivisionError" in error_of(replies[1][2])["message"]
+    assert "ZeroDivisionError" in caplog.text
+    for content in ("secret", "p-i-x-e-l-s"):
+        assert content not in caplog.text + replies[1][2].decode()
+
+
+def test_more_images_than_a_request_may_hold_are_refused_with_a_way_to_split(ask, bundle):
+    blank = np.zeros((MAX_IMAGES + 1, *bundle.card.image_shape), np.uint8)
+    [(status, _, body)] = ask(encode_request(context=blank))
+    assert status == 413
+    assert str(MAX_IMAGES) in error_of(body)["message"]
+    assert "summary" in error_of(body)["hint"]
+
+
+def test_a_reply_above_the_servers_limit_is_refused_before_it_is_computed(ask, images, monkeypatch):
+    monkeypatch.setattr(handler, "MAX_REPLY_BYTES", 20_000)
+    body, headers = encode_request(queries=images(30), context=images(2), binary=False)
+    binary = encode_request(queries=images(30), context=images(2))
+    replies = ask((body, headers), binary)
+    assert [status for status, *_ in replies] == [413, 200]
+    assert "binary" in error_of(replies[0][2])["hint"]
+
+
+def test_a_compressed_body_is_refused_by_name(ask):
+    [(status, _, body)] = ask((b"\x1f\x8b", {"Content-Encoding": "gzip"}))
+    assert status == 415
+    assert "gzip" in error_of(body)["message"]
+
+
+def test_an_unknown_path_below_the_model_is_404(ask):
+    [(status, _, body)] = ask((b"", {"url_path": "cards"}))
+    assert status == 404
+    assert "card" in error_of(body)["hint"]
+
+
+def copy_of(bundle: Bundle, folder: Path) -> Path:
+    for file in bundle.files:
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["encode.onnx", "summarize.onnx", "golden.safetensors"])
+def test_a_bundle_with_one_byte_changed_is_never_served(load, bundle, tmp_path, name):
+    folder = copy_of(bundle, tmp_path)
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(BadBundle, match="changed"):
+        load(folder)
+
+
+def test_a_bundle_without_one_of_its_files_is_never_served(load, bundle, tmp_path):
+    folder = copy_of(bundle, tmp_path)
+    (folder / "encode.onnx").unlink()
+    with pytest.raises(BadBundle, match="missing"):
+        load(folder)
+
+
+def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(load, bundle):
+    import onnxruntime
+
+    try:
+        OnnxEmbedder(bundle, device="cuda")
+    except (DeviceUnavailable, BadBundle):
+        pass
+    else:
+        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} runs on a GPU here")
+    with pytest.raises((DeviceUnavailable, BadBundle)):
+        load(bundle.path, "cuda")

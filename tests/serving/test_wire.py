@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tracemalloc
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from metavae_serving.wire import (
+    HEADER_LENGTH,
+    BadRequest,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
+from metavae_zoo.summary import Summary
+
+shapes = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)
+images = st.one_of(
+    hnp.arrays(np.uint8, shapes),
+    hnp.arrays(np.float32, shapes, elements=st.floats(0, 1, width=32)),
+)
+totals = hnp.arrays(np.float64, st.integers(0, 6), elements=st.floats(-1e9, 1e9))
+one_summary = st.builds(Summary, totals, st.integers(1, 2**62), st.text(max_size=70))
+
+
+def length_of(headers: dict[str, str]) -> int | None:
+    return int(headers[HEADER_LENGTH]) if HEADER_LENGTH in headers else None
+
+
+@given(queries=images, context=images, binary=st.booleans(), request_id=st.text(max_size=9))
+def test_a_request_comes_back_as_it_was_sent(queries, context, binary, request_id):
+    body, headers = encode_request(
+        queries=queries, context=context, binary=binary, request_id=request_id
+    )
+    request = decode_request(body, length_of(headers))
+    for sent, came in ((queries, request.queries), (context, request.context)):
+        assert came is not None
+        assert came.dtype == sent.dtype
+        assert_array_equal(came, sent, strict=True)
+    assert request.id == request_id
+    assert set(request.outputs.values()) == {binary}
+
+
+@given(queries=images, summary=one_summary, binary=st.booleans())
+def test_a_summary_comes_back_as_it_was_sent(queries, summary, binary):
+    body, headers = encode_request(queries=queries, summary=summary, binary=binary)
+    assert decode_request(body, length_of(headers)).summaries() == summary
+
+
+@given(total=hnp.arrays(np.float64, (3, 5), elements=st.floats(-1e9, 1e9)), binary=st.booleans())
+def test_one_summary_per_query_comes_back(total, binary):
+    summaries = [Summary(row, count + 1, "digest") for count, row in enumerate(total)]
+    body, headers = encode_request(
+        queries=np.zeros((3, 2, 2), np.uint8), summary=summaries, binary=binary
+    )
+    assert decode_request(body, length_of(headers)).summaries() == summaries
+
+
+@given(
+    embedding=hnp.arrays(
+        np.float32, shapes, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
+    ),
+    binary=st.booleans(),
+)
+def test_a_reply_comes_back_as_it_was_sent(embedding, binary):
+    body, headers = encode_request(queries=np.zeros((1, 2, 2), np.uint8), binary=binary)
+    request = decode_request(body, length_of(headers))
+    outputs = {"embedding": embedding, "log_variance": -embedding}
+    body, headers = encode_reply(outputs, request, model_name="name", model="digest")
+    reply = decode_reply(body, length_of(headers))
+    assert (reply.model_name, reply.model) == ("name", "digest")
+    for name, array in outputs.items():
+        assert_array_equal(reply.outputs[name], array, strict=True)
+
+
+@settings(max_examples=400)
+@given(data=st.data(), binary=st.booleans())
+def test_no_mutated_body_raises_anything_but_a_bad_request(data, binary):
+    body, headers = encode_request(
+        queries=np.arange(8, dtype=np.uint8).reshape(2, 2, 2),
+        summary=Summary(np.arange(3.0), 4, "digest"),
+        binary=binary,
+    )
+    mutated = bytearray(body)
+    for _ in range(data.draw(st.integers(1, 6))):
+        start = data.draw(st.integers(0, len(mutated)))
+        end = data.draw(st.integers(start, min(start + 12, len(mutated))))
+        mutated[start:end] = data.draw(st.binary(max_size=12) | st.sampled_from(TOKENS))
+    length = data.draw(st.sampled_from([length_of(headers), None]) | st.integers(-5, len(body) + 5))
+    with contextlib.suppress(BadRequest):
+        decode_request(mutated, length)
+
+
+TOKENS = [b"-1", b"1e999", b"null", b"[]", b"{}", b'""', b"99999999999999999999", b"true", b"[["]
+
+
+def test_binary_tensors_are_views_of_the_body():
+    body, headers = encode_request(queries=np.ones((2, 3, 3), np.uint8))
+    received = bytearray(body)
+    request = decode_request(received, length_of(headers))
+    received[-1] = 7
+    assert request.queries is not None
+    assert request.queries[-1, -1, -1] == 7
+
+
+def test_nested_data_is_read_like_flat_data():
+    image = np.arange(12).reshape(2, 2, 3)
+    flat, nested = (
+        decode_request(tensor_body(data=data, shape=[2, 2, 3]), None).queries
+        for data in (image.ravel().tolist(), image.tolist())
+    )
+    assert_array_equal(flat, nested, strict=True)
+
+
+def test_the_outputs_asked_for_decide_what_comes_and_how():
+    fields = tensor_fields(data=[0] * 4, shape=[1, 2, 2])
+    fields["outputs"] = [{"name": "embedding", "parameters": {"binary_data": True}}]
+    request = decode_request(json.dumps(fields).encode(), None)
+    assert request.outputs == {"embedding": True}
+    fields["parameters"] = {"binary_data_output": True}
+    fields["outputs"] = [{"name": "log_variance"}]
+    assert decode_request(json.dumps(fields).encode(), None).outputs == {"log_variance": True}
+
+
+def tensor_fields(**changes: object) -> dict:
+    tensor = {"name": "queries", "datatype": "UINT8", "shape": [1, 2, 2], "data": [0, 1, 2, 3]}
+    return {"inputs": [{key: v for key, v in (tensor | changes).items() if v is not None}]}
+
+
+def tensor_body(**changes: object) -> bytes:
+    return json.dumps(tensor_fields(**changes)).encode()
+
+
+def request_body(**fields: object) -> bytes:
+    return json.dumps(tensor_fields() | fields).encode()
+
+
+def binary_body(size: object, payload: bytes, **changes: object) -> tuple[bytes, int]:
+    text = tensor_body(data=None, parameters={"binary_data_size": size}, **changes)
+    return text + payload, len(text)
+
+
+TWICE = json.dumps({"inputs": tensor_fields()["inputs"] * 2}).encode()
+DEEP = b'{"inputs":' + b"[" * 200_000
+MIXED = [0, 1, 2, "x" * 1_000_000]
+
+BAD_REQUESTS = {
+    "empty": (b"", None, "content-type"),
+    "not JSON": (b"{", None, "not json"),
+    "not UTF-8": (b'{"\xff": 1}', None, "not json"),
+    "NaN in JSON": (tensor_body(datatype="FP32", data=[0.0, 0.0, 0.0, float("nan")]), None, "nan"),
+    "nested without end": (DEEP, None, "not json"),
+    "a list": (b"[]", None, "object"),
+    "no inputs": (b"{}", None, "inputs is missing"),
+    "inputs no list": (b'{"inputs": 3}', None, "expected a list"),
+    "no tensors": (b'{"inputs": []}', None, "neither queries nor context"),
+    "a tensor that is a number": (b'{"inputs": [1]}', None, "without a name"),
+    "unknown input": (tensor_body(name="images"), None, "queries, context, summary, count"),
+    "input twice": (TWICE, None, "given twice"),
+    "unknown datatype": (tensor_body(datatype="FP16"), None, "fp32"),
+    "datatype no text": (tensor_body(datatype=["UINT8"]), None, "datatype"),
+    "images of INT64": (tensor_body(datatype="INT64"), None, "uint8 or float32"),
+    "no shape": (tensor_body(shape=None), None, "shape"),
+    "negative shape": (tensor_body(shape=[-1, 2, 2]), None, "shape"),
+    "fractional shape": (tensor_body(shape=[1.0, 2, 2]), None, "shape"),
+    "true as shape": (tensor_body(shape=[True, 2, 2]), None, "shape"),
+    "huge shape": (tensor_body(shape=[2**31 - 1] * 4), None, "numbers"),
+    "huger shape": (tensor_body(shape=[2**40, 2, 2]), None, "shape"),
+    "huge empty shape": (tensor_body(shape=[0] + [2**31 - 1] * 4, data=[]), None, "range"),
+    "shape of another size": (tensor_body(shape=[2, 2, 2]), None, "8 uint8 numbers"),
+    "nested otherwise": (tensor_body(data=[[[0, 1, 2, 3]]]), None, "nested"),
+    "ragged": (tensor_body(data=[[[0, 1], [2]]]), None, "nested"),
+    "no data": (tensor_body(data=None), None, "numbers"),
+    "a long text among numbers": (tensor_body(data=MIXED), None, "numbers only"),
+    "true as pixel": (tensor_body(data=[0, 1, 2, True]), None, "numbers only"),
+    "half a pixel": (tensor_body(data=[0, 1, 2, 0.5]), None, "whole"),
+    "pixel of 256": (tensor_body(data=[0, 1, 2, 256]), None, "0 to 255"),
+    "pixel of -1": (tensor_body(data=[0, 1, 2, -1]), None, "0 to 255"),
+    "number beyond all": (tensor_body(datatype="FP32", data=[0, 1, 2, 10**400]), None, "range"),
+    "parameters no object": (tensor_body(parameters=7), None, "parameters"),
+    "data and binary": (tensor_body(parameters={"binary_data_size": 4}), None, "both"),
+    "truncated": (*binary_body(4, b"abc"), "3 came"),
+    "too long": (*binary_body(4, b"abcde"), "5 bytes follow"),
+    "size of another shape": (*binary_body(5, b"abcde"), "takes 4 bytes"),
+    "negative size": (*binary_body(-4, b"abcd"), "binary_data_size"),
+    "size no number": (*binary_body("4", b"abcd"), "binary_data_size"),
+    "huge binary shape": (*binary_body(4, b"abcd", shape=[2**31 - 1] * 8), "takes"),
+    "no header length": (binary_body(4, b"abcd")[0], None, HEADER_LENGTH.lower()),
+    "header length too short": (binary_body(4, b"abcd")[0], 9, "not json"),
+    "header length negative": (tensor_body(), -1, "-1"),
+    "header length zero": (tensor_body(), 0, "0"),
+    "header length beyond the body": (tensor_body(), 10**18, "bytes"),
+    "outputs unknown": (request_body(outputs=[{"name": "x"}]), None, "embedding, log_variance"),
+    "outputs of no name": (request_body(outputs=[[]]), None, "output"),
+    "summary of no context": (request_body(outputs=[{"name": "summary"}]), None, "output"),
+    "id no text": (request_body(id=5), None, "id"),
+    "model no text": (request_body(parameters={"model": 5}), None, "model"),
+    "request parameters no object": (request_body(parameters=[]), None, "parameters"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "length", "fragment"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_a_bad_request_is_refused_with_a_reason(body, length, fragment):
+    with pytest.raises(BadRequest) as refusal:
+        decode_request(body, length)
+    assert fragment in str(refusal.value).lower()
+    assert len(refusal.value.message) < 400, "what a client sent is not echoed at length"
+
+
+def test_refusing_a_huge_shape_allocates_nothing():
+    body, length = binary_body(4, b"abcd", shape=[2**31 - 1, 2**31 - 1])
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest):
+            decode_request(body, length)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "fragment"),
+    [
+        ({"context": (1, 2, 2), "summary": (4,), "count": (1,)}, "both"),
+        ({"queries": (1, 2, 2), "summary": (4,)}, "count"),
+        ({"queries": (1, 2, 2), "count": (1,)}, "summary"),
+        ({"summary": (4,), "count": (1,)}, "neither"),
+        ({"queries": (1, 2, 2), "summary": (2, 4), "count": (1,)}, "count"),
+        ({"queries": (1, 2, 2), "summary": (1, 1, 4), "count": (1,)}, "count"),
+        ({"queries": (1, 2, 2), "summary": (4,), "count": (1, 1)}, "count"),
+    ],
+)
+def test_inputs_that_do_not_go_together_are_refused(inputs, fragment):
+    types = {"summary": "FP64", "count": "INT64"}
+    tensors = [
+        {
+            "name": name,
+            "datatype": types.get(name, "UINT8"),
+            "shape": list(shape),
+            "data": [1] * int(np.prod(shape)),
+        }
+        for name, shape in inputs.items()
+    ]
+    with pytest.raises(BadRequest, match=fragment):
+        decode_request(json.dumps({"inputs": tensors}).encode(), None)
+
+
+def test_summaries_of_several_models_are_not_sent():
+    summaries = [Summary(np.zeros(2), 1, model) for model in ("one", "other")]
+    with pytest.raises(BadRequest, match="2 models"):
+        encode_request(queries=np.zeros((2, 2, 2), np.uint8), summary=summaries)
+
+
+def test_arrays_of_other_types_are_not_sent():
+    with pytest.raises(BadRequest, match="complex"):
+        encode_request(queries=np.zeros((2, 2, 2), np.complex64))
+
+
+def test_the_language_needs_neither_torch_nor_onnxruntime():
+    check = (
+        "import sys, metavae_serving.wire;"
+        "assert not {'torch', 'onnxruntime', 'httpx', 'yaml'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)

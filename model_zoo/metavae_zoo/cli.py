@@ -25,11 +25,15 @@ def main() -> None:
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
-def list_models(as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Print measured results as a Markdown table.")
+def list_models(as_json: bool, markdown: bool) -> None:
     """List every model that is here or can be pulled."""
     from metavae_zoo.index import listings
 
     found = listings()
+    if markdown:
+        click.echo(results_table([one.card for one in found if one.card]))
+        return
     if as_json:
         rows = [
             {
@@ -161,6 +165,27 @@ def index(folder: Path, url: str | None) -> None:
     from metavae_zoo.index import index_of
 
     click.echo(index_of(folder, url), nl=False)
+
+
+def results_table(cards: list[ModelCard]) -> str:
+    """Measured probes as a Markdown table, from the cards alone."""
+    head = ["model", "probe accuracy", "training seeds"]
+    floors = {"raw_pixels": "raw pixels", "pca": "PCA-40", "random_projection": "random projection"}
+    rows = [[*head, *floors.values(), "paper"], ["---"] * (len(head) + len(floors) + 1)]
+    for card in cards:
+        if card.results is None:
+            continue
+        probe, over_seeds = card.results.probe, card.results.accuracy_over_seeds
+        rows.append(
+            [
+                f"`{card.name}`",
+                _interval(probe.accuracy),
+                f"{_interval(over_seeds)} ({over_seeds.n})" if over_seeds.n > 1 else "1",
+                *(f"{probe.floors[floor]:.4f}" for floor in floors),
+                f"{probe.paper:.3f}" if probe.paper else "",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _accuracy(card: ModelCard | None) -> Interval | None:

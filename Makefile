@@ -1,0 +1,57 @@
+# metavae: `make demo` does the main job, `make test` runs the whole suite. Each sets itself up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The exact versions that the project is tested with, also for what builds it.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait do not spin: two programs on two cores would slow each other tenfold.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: help demo test check format lock clean
+
+help:  ## Show what can be made.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.all  ## The main job: pack, serve, embed with curl, probe, plot, stop.
+	@BIN=$(BIN) ./demo.sh
+
+test: $(VENV)/.dev check  ## Lint, type-check and run every test, a real TorchServe included.
+	$(BIN)/pytest
+
+check: $(VENV)/.dev  ## Lint, formatting, types, and the arrows between the packages.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.dev  ## Format and mend what a tool can mend.
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lock:  ## Take the newest versions that pyproject.toml allows into constraints.txt.
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	PIP_CONSTRAINT= build/lock/bin/pip install --quiet --upgrade -e '.[all,dev]'
+	{ echo '# Exact versions that `make demo` and `make test` install; `make lock` renews them.'; \
+	  build/lock/bin/pip freeze --exclude-editable; } > constraints.txt
+	rm -rf build/lock
+
+clean:  ## Remove the environment and everything that was made.
+	rm -rf $(VENV) build demo-output .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "metavae needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V 2>&1)." \
+	       "Name another one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.all: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.all
+	$(BIN)/pip install --quiet -e '.[all,dev]'
+	@touch $@

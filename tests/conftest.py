@@ -73,7 +73,7 @@ def mnist_root() -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A real MetaVAE over rotated digits (no download), trained for seconds."""
-    recipe = dataclasses.replace(RECIPES[MODEL], epochs=20)
+    recipe = dataclasses.replace(RECIPES[MODEL], epochs=6)
     return fit(recipe, out=tmp_path_factory.mktemp("run"), seed=0)
 
 

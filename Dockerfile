@@ -22,7 +22,7 @@ COPY training training
 COPY serving serving
 COPY model_zoo model_zoo
 COPY client client
-RUN PIP_CONSTRAINT=constraints.txt pip install -e '.[serve]' \
+RUN PIP_CONSTRAINT=/opt/metavae/constraints.txt pip install -e '.[serve]' \
     && metavae-zoo verify
 
 USER metavae

@@ -21,9 +21,6 @@ from metavae_zoo.errors import MetavaeError
 from metavae_zoo.places import user_bundles
 from metavae_zoo.statistics import confidence_interval
 
-PROBE_CONTEXTS = 3  # context draws per held-out value
-PROBE_CONTEXT_SIZE = 1000
-
 
 class BuildFailed(MetavaeError):
     """A command of the build that did not succeed."""
@@ -72,7 +69,6 @@ def _train(name: str, seed: int, device: str, runs: Path) -> Bundle:
 def _probe(bundle: Bundle, *, floors: bool) -> ProbeRecord:
     card = bundle.card
     arguments = ["--model", card.name, "--family", card.family, "--split", card.split]
-    arguments += ["--contexts", PROBE_CONTEXTS, "--context-size", PROBE_CONTEXT_SIZE]
     arguments += [] if floors else ["--no-floors"]
     found = _command(
         "metavae-client", "probe", "--in-process", "--json", *arguments, zoo=bundle.path.parent

@@ -57,8 +57,8 @@ def test_metavae_elbo_stays_below_the_marginal_likelihood():
     torch.manual_seed(0)
     model = MetaVAE(distributions=2, pixels=12, latent_dim=1, hidden=8)
     with torch.no_grad():
-        for layer in model.decoders.layers:
-            layer.weight.mul_(3)  # decoders that depend on z, so that the bound is not trivial
+        for weights in model.decoders.parameters():
+            weights.mul_(3)  # decoders that depend on z, so that the bound is not trivial
     x = torch.rand(2, 1, 4, 12)
     batch = Batch(x, torch.rand(2, 1, 6, 12))
     generator = torch.Generator().manual_seed(0)

@@ -27,11 +27,14 @@ _FLOOR_STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
 
 def save_plot(result: ProbeResult, path: Path) -> None:
     """Write the plot to `path`, a .png, .svg or .pdf. Raises BadFile."""
+    from matplotlib import rc_context
+
     check_plot_path(path)
     try:
-        # No date: two runs write the same bytes.
+        # No date, no random ids: two runs write the same bytes.
         metadata = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        _draw(result).savefig(path, metadata=metadata[path.suffix.lower()])
+        with rc_context({"font.size": 9, "svg.hashsalt": "metavae"}):
+            _draw(result).savefig(path, metadata=metadata[path.suffix.lower()])
     except OSError as error:
         raise BadFile(
             f"{path} cannot be written ({error.strerror})",
@@ -57,41 +60,39 @@ def check_plot_path(path: Path) -> None:
 
 
 def _draw(result: ProbeResult) -> Figure:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     values = [value.value for value in result.values]
-    with rc_context({"font.size": 9, "svg.hashsalt": "metavae"}):
-        figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
-        axes = figure.subplots()
-        axes.spines[["top", "right"]].set_visible(False)
-        _draw_model(axes, result, values)
-        _draw_floors(axes, result, values)
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.set_xlabel(f"held-out {result.axis} ({result.unit})")
-        axes.set_ylabel("accuracy of a linear probe")
-        axes.yaxis.grid(True, color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.set_title(result.name, loc="left", fontsize=10.5, pad=18)
-        axes.text(
-            0,
-            1.03,
-            f"linear probe at the held-out values of {result.family}, {result.split} split",
-            transform=axes.transAxes,
-            fontsize=8,
-            color="0.3",
-        )
-        axes.annotate(
-            protocol_line(result),
-            (0, 0),
-            (0, -36),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="top",
-            fontsize=7,
-            color="0.4",
-        )
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=8)
+    figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    _draw_model(axes, result, values)
+    _draw_floors(axes, result, values)
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.set_xlabel(f"held-out {result.axis} ({result.unit})")
+    axes.set_ylabel("accuracy of a linear probe")
+    axes.yaxis.grid(True, color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_title(result.name, loc="left", fontsize=10.5, pad=18)
+    axes.text(
+        0,
+        1.03,
+        f"linear probe at the held-out values of {result.family}, {result.split} split",
+        transform=axes.transAxes,
+        fontsize=8,
+        color="0.3",
+    )
+    axes.annotate(
+        protocol_line(result),
+        (0, 0),
+        (0, -36),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="top",
+        fontsize=7,
+        color="0.4",
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=8)
     return figure
 
 

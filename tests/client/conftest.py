@@ -1,0 +1,121 @@
+"""What the client's tests share: a fake server for what TorchServe cannot be made to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from metavae_serving.wire import HEADER_LENGTH, EmbedRequest, decode_request, encode_reply
+from metavae_zoo.bundle import Bundle
+from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.families import family
+from metavae_zoo.images import Images
+
+# What the fake does in place of an answer: a status, or one with headers and a body. 0 is a reset.
+Trouble = int | tuple[int, dict[str, str], bytes]
+
+UNAVAILABLE = b'{"code": 503, "type": "ServiceUnavailable", "message": "no worker"}'
+INVALID_TOKEN = (400, {}, b'{"code": 400, "type": "InvalidKeyException", "message": "no"}')
+
+
+class FakeServer:
+    """HTTP with the real wire and a real model behind it, that fails as `trouble` says.
+
+    `trouble` is asked before each inference request is answered: with the request and how many
+    came before.
+    """
+
+    def __init__(self, embedder: OnnxEmbedder) -> None:
+        self.embedder = embedder
+        self.trouble: Callable[[EmbedRequest, int], Trouble | None] = lambda request, before: None
+        self.accepted_token: str | None = None
+        self.requests: list[EmbedRequest] = []
+        self.lock = threading.Lock()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.reply(200, {}, fake.embedder.card.to_json().encode())
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                request = decode_request(body, int(self.headers[HEADER_LENGTH]))
+                trouble = fake.judge(request, self.headers.get("Authorization"))
+                if trouble is None:
+                    body, headers = fake.answer(request)
+                    self.reply(200, headers, body)
+                elif trouble == 0:
+                    self.close_connection = True
+                elif isinstance(trouble, int):
+                    self.reply(trouble, {}, UNAVAILABLE)
+                else:
+                    self.reply(*trouble)
+
+            def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def judge(self, request: EmbedRequest, authorization: str | None) -> Trouble | None:
+        with self.lock:
+            before = len(self.requests)
+            self.requests.append(request)
+        if self.accepted_token and authorization != f"Bearer {self.accepted_token}":
+            return INVALID_TOKEN
+        return self.trouble(request, before)
+
+    def answer(self, request: EmbedRequest) -> tuple[bytes, dict[str, str]]:
+        outputs: dict[str, np.ndarray] = {}
+        if request.context is not None:
+            summary = self.embedder.summarize(request.context)
+            outputs |= {"summary": summary.total, "count": np.array([summary.count])}
+        if request.queries is not None:
+            embeddings = self.embedder.embed(request.queries, request.summaries())
+            outputs |= {"embedding": embeddings.mean, "log_variance": embeddings.log_variance}
+        card = self.embedder.card
+        return encode_reply(outputs, request, model_name=card.name, model=card.digest)
+
+
+@pytest.fixture(scope="session")
+def local(bundle: Bundle) -> OnnxEmbedder:
+    """The model in this process."""
+    return OnnxEmbedder(bundle)
+
+
+@pytest.fixture
+def fake(local: OnnxEmbedder) -> Iterator[FakeServer]:
+    server = FakeServer(local)
+    thread = threading.Thread(target=server.http.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture(scope="session")
+def images() -> Images:
+    """Digits at a rotation that the model has not seen."""
+    return family("digits-rotation").images(60.0, "train")
+
+
+@pytest.fixture(autouse=True)
+def no_token_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """Tests do not see the server, tokens or working directory of whoever runs them."""
+    for name in ("METAVAE_TOKEN", "METAVAE_TOKEN_FILE", "METAVAE_URL", "METAVAE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("METAVAE_STORE", str(tmp_path / "no-store"))
+    monkeypatch.chdir(tmp_path)

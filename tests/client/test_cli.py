@@ -1,0 +1,222 @@
+"""The commands: what they print and write, and one line and an exit code for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from metavae_client.cli import main
+from metavae_client.files import read_summary
+
+SMALL = ["--train-size", "200", "--test-size", "100", "--contexts", "2", "--context-size", "20"]
+PROBE = ["probe", "--family", "digits-rotation", "--split", "contiguous", *SMALL]
+
+
+@pytest.fixture
+def client(server, tmp_path, monkeypatch):
+    """Call the command line against the real server, in a folder of its own."""
+    monkeypatch.setenv("METAVAE_URL", server.url)
+    monkeypatch.setenv("METAVAE_TOKEN_FILE", str(server.token_file))
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+@pytest.fixture
+def files(tmp_path, images) -> Path:
+    """Images in files: arrays, a folder of pictures, and things that are neither."""
+    np.save(tmp_path / "queries.npy", images[:20])
+    np.save(tmp_path / "context.npy", images[20:70, 0])
+    np.save(tmp_path / "empty.npy", images[:0])
+    np.save(tmp_path / "wide.npy", np.zeros((2, 28, 32), np.uint8))
+    np.save(tmp_path / "coloured.npy", np.zeros((2, 3, 28, 28), np.uint8))
+    np.save(tmp_path / "whole.npy", images[:2].astype(np.int64))
+    np.save(tmp_path / "nan.npy", np.full((2, 28, 28), np.nan, np.float32))
+    np.save(tmp_path / "bright.npy", images[:2].astype(np.float32))
+    (tmp_path / "text.npy").write_text("not an array")
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "nothing").mkdir()
+    for row in range(20):
+        picture = Image.fromarray(images[row, 0])
+        picture.convert("RGB").save(tmp_path / "pictures" / f"{row:02}.png")
+    Image.fromarray(images[0, 0]).resize((32, 32)).save(tmp_path / "large.png")
+    Image.fromarray(images[0, 0].astype(np.uint16) * 256).save(tmp_path / "deep.png")
+    return tmp_path
+
+
+def in_one_line(result: Result, code: int = 1) -> str:
+    assert result.exit_code == code, result.output
+    assert not isinstance(result.exception, Exception), result.exception
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_embed_writes_the_embeddings_of_the_model(client, files, local, images):
+    assert (
+        client("embed", "queries.npy", "--context", "context.npy", "--out", "z.npy").exit_code == 0
+    )
+    expected = local.embed(images[:20], local.summarize(images[20:70]))
+    assert np.array_equal(np.load("z.npy"), expected.mean)
+
+
+def test_pictures_in_a_folder_are_images_in_the_order_of_their_names(client, files):
+    client("embed", "queries.npy", "--context", "context.npy", "--out", "z.npz")
+    client("embed", "pictures", "--context", "context.npy", "--out", "pictures.npz")
+    with np.load("z.npz") as array, np.load("pictures.npz") as pictures:
+        assert np.array_equal(array["mean"], pictures["mean"])
+        assert np.array_equal(array["log_variance"], pictures["log_variance"])
+
+
+def test_a_summary_made_once_stands_for_its_context(client, files, local, images):
+    assert client("summarize", "context.npy", "--out", "s.npz").exit_code == 0
+    assert read_summary(Path("s.npz")) == local.summarize(images[20:70])
+    by_summary = client("embed", "queries.npy", "--summary", "s.npz", "--json")
+    by_context = client("embed", "queries.npy", "--context", "context.npy", "--json")
+    assert json.loads(by_summary.stdout) == json.loads(by_context.stdout)
+
+
+def test_without_out_each_embedding_is_a_line_of_numbers(client, files, local):
+    result = client("embed", "queries.npy", "--context", "context.npy")
+    assert np.loadtxt(result.stdout.splitlines()).shape == (20, local.card.latent_dim)
+
+
+def test_models_lists_what_is_served(client, local):
+    assert client("models").stdout.split()[0] == local.card.name
+    assert json.loads(client("models", "--json").stdout)[0]["name"] == local.card.name
+
+
+def test_probe_prints_a_table_and_draws_it(client):
+    result = client(*PROBE, "--plot", "probe.png")
+    assert result.exit_code == 0, result.output
+    assert "raw pixels" in result.stdout
+    assert "±" in result.stdout
+    with Image.open("probe.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_probe_needs_no_server_in_process_and_prints_the_same(client, local, bundle, monkeypatch):
+    served = client(*PROBE, "--json", "--no-floors")
+    monkeypatch.setenv("METAVAE_ZOO", str(bundle.path.parent))
+    monkeypatch.setenv("METAVAE_URL", "http://127.0.0.1:9")
+    here = client(*PROBE, "--json", "--no-floors", "--in-process")
+    assert here.exit_code == 0, here.output
+    assert here.stdout == served.stdout
+
+
+@pytest.mark.parametrize(
+    ("queries", "words"),
+    [
+        ("empty.npy", "queries is empty"),
+        ("wide.npy", "[2, 28, 32], expected [N, 28, 28]"),
+        ("coloured.npy", "[2, 3, 28, 28], expected"),
+        ("whole.npy", "int64, expected uint8"),
+        ("nan.npy", "NaN"),
+        ("bright.npy", "expected 0 to 1"),
+        ("text.npy", "cannot be read as an array"),
+        ("text.png", "cannot be read as a picture"),
+        ("large.png", "is 32x32"),
+        ("deep.png", "8 bits per channel"),
+        ("nothing", "has no pictures"),
+        ("absent.npy", "No such file"),
+    ],
+)
+def test_bad_queries_are_one_line(client, files, queries, words):
+    assert words in in_one_line(client("embed", queries, "--context", "context.npy"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "got none"),
+        (["--context", "empty.npy"], "context is empty"),
+        (["--summary", "context.npy"], "cannot be read as a summary"),
+        (["--context", "context.npy", "--out", "absent/z.npy"], "cannot be written"),
+        (["--context", "context.npy", "--out", "z.txt"], "does not end in .npy"),
+        (["--context", "context.npy", "--model", "nope"], "does not serve model 'nope'"),
+        (["--context", "context.npy", "--url", "http://127.0.0.1:9"], "no server answers"),
+        (["--context", "context.npy", "--url", "here"], "not the URL"),
+        (["--context", "context.npy", "--token-file", "absent.json"], "token file"),
+    ],
+)
+def test_bad_options_of_embed_are_one_line(client, files, arguments, words):
+    assert words in in_one_line(client("embed", "queries.npy", *arguments))
+
+
+def test_a_summary_of_another_model_is_one_line(client, files, local):
+    np.savez("s.npz", total=np.zeros(local.card.feature_dim), count=1, model="another")
+    line = in_one_line(client("embed", "queries.npy", "--summary", "s.npz"))
+    assert "made by model another" in line
+
+
+@pytest.mark.parametrize(("name", "words"), [("wrong", "refuses"), ("", "wants a token")])
+def test_a_wrong_or_missing_token_is_one_line(client, files, monkeypatch, name, words):
+    monkeypatch.delenv("METAVAE_TOKEN_FILE")
+    monkeypatch.setenv("METAVAE_TOKEN", name)
+    assert words in in_one_line(client("embed", "queries.npy", "--context", "context.npy"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--split", "contigous"], "did you mean 'contiguous'"),
+        (["--split", "contiguous", "--family", "digits"], "no family 'digits'"),
+        (["--split", "sparse", "--family", "digits-rotation"], "does not serve model"),
+        (["--split", "contiguous", "--plot", "probe.gif"], ".png, .svg, .pdf"),
+        (["--split", "contiguous", "--plot", "absent/probe.png"], "there is no folder"),
+        (
+            ["--split", "contiguous", "--family", "digits-rotation", "--train-size", "9999"],
+            "has 1297 images",
+        ),
+    ],
+)
+def test_bad_options_of_probe_are_one_line(client, arguments, words):
+    assert words in in_one_line(client("probe", *arguments))
+
+
+def test_a_probe_of_another_split_is_one_line(client, local):
+    line = in_one_line(
+        client(
+            "probe", "--family", "digits-rotation", "--split", "sparse", "--model", local.card.name
+        )
+    )
+    assert "was trained on the contiguous split" in line
+
+
+@pytest.mark.parametrize(
+    "arguments", [["embed"], ["probe"], ["summarize", "q.npy"], ["probe", "--contexts", "none"]]
+)
+def test_wrong_usage_exits_with_2(arguments):
+    assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_context_and_summary_together_are_wrong_usage(files):
+    both = ["embed", "queries.npy", "--context", "context.npy", "--summary", "s.npz"]
+    assert CliRunner().invoke(main, both).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["embed"], ["summarize"], ["models"], ["probe"]])
+def test_every_command_explains_itself(command):
+    assert CliRunner().invoke(main, [*command, "--help"]).exit_code == 0
+
+
+def test_the_installed_command_exits_with_1_and_one_line(files):
+    program = Path(sysconfig.get_path("scripts")) / "metavae-client"
+    done = subprocess.run(
+        [program, "probe", "--split", "contiguous", "--url", "http://127.0.0.1:9"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: no server answers at http://127.0.0.1:9")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,18 @@
+"""A client needs neither torch nor a runtime."""
+
+import subprocess
+import sys
+
+CHECK = """
+import sys
+import metavae_client, metavae_client.cli, metavae_client.remote, metavae_client.probe
+import metavae_client.plots, metavae_client.table, metavae_client.files
+heavy = {"torch", "torchvision", "onnxruntime", "onnx"} & set(sys.modules)
+slow = {"sklearn", "matplotlib"} & set(sys.modules)
+sys.exit(f"imported {heavy | slow}" if heavy | slow else 0)
+"""
+
+
+def test_importing_the_client_imports_no_torch_and_nothing_slow():
+    done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,251 @@
+"""A served model is the model: same calls, same errors, same bits; nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from metavae_client.errors import (
+    BadReply,
+    GaveUp,
+    ModelNotServed,
+    RequestRefused,
+    ServerUnreachable,
+    Unauthorized,
+)
+from metavae_client.remote import RemoteEmbedder, served_models
+from metavae_zoo.card import ModelCard
+from metavae_zoo.embedder import Embeddings
+from metavae_zoo.errors import BadImages, BadSummary
+from metavae_zoo.summary import Summary
+
+BUSY, BROKEN, RESET = 503, 500, 0  # what the fake server may do, see conftest
+
+
+def same(found: Embeddings, expected: Embeddings) -> bool:
+    return np.array_equal(found.mean, expected.mean) and np.array_equal(
+        found.log_variance, expected.log_variance
+    )
+
+
+@pytest.fixture
+def remote(server, local) -> Iterator[RemoteEmbedder]:
+    """The real server, asked in small requests so that work is split."""
+    with RemoteEmbedder(
+        server.url, local.card.name, token_file=server.token_file, max_images_per_request=70
+    ) as embedder:
+        yield embedder
+
+
+@pytest.fixture
+def faked(fake, local) -> Iterator[RemoteEmbedder]:
+    with RemoteEmbedder(
+        fake.url, local.card.name, max_images_per_request=10, give_up_after=20
+    ) as embedder:
+        yield embedder
+
+
+def test_the_card_is_the_bundles(remote, local):
+    assert remote.card == local.card
+
+
+def test_a_context_sent_in_parts_has_the_same_summary_to_the_bit(remote, local, images):
+    assert remote.summarize(images[:300]) == local.summarize(images[:300])
+
+
+def test_queries_sent_in_parts_have_the_same_embeddings_to_the_bit(remote, local, images):
+    summary = local.summarize(images[:50])
+    assert same(remote.embed(images[:500], summary), local.embed(images[:500], summary))
+
+
+def test_one_summary_per_query_is_split_with_its_queries(remote, local, images):
+    summaries = [local.summarize(images[row : row + 5]) for row in range(160)]
+    assert same(remote.embed(images[:160], summaries), local.embed(images[:160], summaries))
+
+
+def test_floats_are_the_bytes_that_they_stand_for(remote, local, images):
+    summary = local.summarize(images[:50])
+    floats = (images[:5] / 255).astype(np.float32)
+    assert same(remote.embed(floats, summary), local.embed(images[:5], summary))
+
+
+@pytest.mark.parametrize(
+    "queries",
+    [
+        np.zeros((2, 32, 32), np.uint8),
+        np.zeros((2, 3, 28, 28), np.uint8),
+        np.zeros((0, 28, 28), np.uint8),
+        np.zeros((2, 28, 28), np.int64),
+        np.full((2, 28, 28), np.nan, np.float32),
+        np.full((2, 28, 28), 2.0, np.float32),
+    ],
+)
+def test_bad_images_are_refused_in_the_words_of_an_embedder_in_process(
+    remote, local, images, queries
+):
+    summary = local.summarize(images[:5])
+    with pytest.raises(BadImages) as in_process:
+        local.embed(queries, summary)
+    with pytest.raises(BadImages) as over_http:
+        remote.embed(queries, summary)
+    assert str(over_http.value) == str(in_process.value)
+
+
+def test_a_summary_that_is_missing_or_of_another_model_is_refused(remote, local, images):
+    with pytest.raises(BadSummary, match="got none"):
+        remote.embed(images[:2])
+    other = Summary(np.zeros(local.card.feature_dim), 3, "another")
+    with pytest.raises(BadSummary, match="made by model another"):
+        remote.embed(images[:2], other)
+
+
+def test_an_unknown_model_is_told_with_those_that_are_served(server, local):
+    with (
+        RemoteEmbedder(server.url, "nope", token_file=server.token_file) as embedder,
+        pytest.raises(ModelNotServed, match=local.card.name) as refusal,
+    ):
+        _ = embedder.card
+    assert refusal.value.served == (local.card.name,)
+
+
+def test_served_models_have_their_cards(server, local):
+    found = served_models(
+        server.url, management=server.management_url, token_file=server.token_file
+    )
+    assert found == [local.card]
+
+
+@pytest.mark.parametrize("token", [None, "0123abcd"])
+def test_a_missing_or_wrong_token_is_told_and_never_shown(server, local, token):
+    with (
+        RemoteEmbedder(server.url, local.card.name, token=token) as embedder,
+        pytest.raises(Unauthorized, match="key_file") as refusal,
+    ):
+        _ = embedder.card
+    assert "0123abcd" not in str(refusal.value)
+
+
+def test_a_token_that_cannot_stand_in_a_header_is_not_shown(fake, local):
+    with pytest.raises(Unauthorized) as refusal:
+        RemoteEmbedder(fake.url, local.card.name, token="secret\nword")
+    assert "secret" not in str(refusal.value)
+
+
+def test_no_server_is_told_at_once_with_how_to_start_one(fake, local):
+    fake.http.server_close()
+    with (
+        RemoteEmbedder(fake.url, local.card.name) as embedder,
+        pytest.raises(ServerUnreachable, match="metavae-serve start"),
+    ):
+        _ = embedder.card
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "", "ftp://here", "http://"])
+def test_what_is_no_url_is_told(url):
+    with pytest.raises(ServerUnreachable, match="not the URL"):
+        RemoteEmbedder(url, "any")
+
+
+def test_answers_are_joined_in_order_when_the_first_comes_last(fake, faked, local, images):
+    summary = local.summarize(images[:20])
+
+    def hold_the_first(request, before):
+        first = np.array_equal(request.queries[0], images[0])
+        deadline = time.monotonic() + 10
+        while first and len(fake.requests) < 4 and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    fake.trouble = hold_the_first
+    assert same(faked.embed(images[:40], summary), local.embed(images[:40], summary))
+
+
+@pytest.mark.parametrize("trouble", [BUSY, BROKEN, RESET], ids=["503", "500", "reset"])
+def test_every_request_is_tried_again_until_it_succeeds(fake, faked, local, images, trouble):
+    summary = local.summarize(images[:20])
+    fake.trouble = lambda request, before: trouble if before % 3 else None
+    assert same(faked.embed(images[:40], summary), local.embed(images[:40], summary))
+    assert len(fake.requests) > 4
+
+
+def test_retry_after_is_honoured(fake, faked, images):
+    fake.trouble = lambda request, before: (503, {"Retry-After": "1"}, b"") if before == 0 else None
+    started = time.monotonic()
+    faked.summarize(images[:5])
+    assert time.monotonic() - started >= 1
+
+
+@pytest.mark.parametrize("trouble", [BUSY, RESET], ids=["503", "reset"])
+def test_it_gives_up_in_the_stated_time_and_says_how_often_it_tried(fake, local, images, trouble):
+    fake.trouble = lambda request, before: trouble
+    with RemoteEmbedder(fake.url, local.card.name, give_up_after=1.0) as embedder:
+        _ = embedder.card
+        started = time.monotonic()
+        with pytest.raises(GaveUp, match=r"after \d+ tries in") as gave_up:
+            embedder.summarize(images[:5])
+    assert time.monotonic() - started < 2.0
+    assert gave_up.value.tries == len(fake.requests) > 1
+
+
+def test_a_server_that_wants_longer_than_the_patience_is_given_up_at_once(fake, local, images):
+    fake.trouble = lambda request, before: (503, {"Retry-After": "3600"}, b"")
+    with (
+        RemoteEmbedder(fake.url, local.card.name, give_up_after=5.0) as embedder,
+        pytest.raises(GaveUp, match="after 1 tries"),
+    ):
+        embedder.summarize(images[:5])
+
+
+def test_an_expired_token_is_read_again_from_its_file(fake, local, images, tmp_path):
+    file = tmp_path / "key_file.json"
+    file.write_text(json.dumps({"inference": {"key": "old"}}))
+    fake.accepted_token = "old"
+    with RemoteEmbedder(fake.url, local.card.name, token_file=file) as embedder:
+        before = embedder.summarize(images[:5])
+        fake.accepted_token = "new"
+        file.write_text(json.dumps({"inference": {"key": "new"}}))
+        assert embedder.summarize(images[:5]) == before
+        fake.accepted_token = "a third, which the file does not have"
+        with pytest.raises(Unauthorized, match="refuses the token of"):
+            embedder.summarize(images[:5])
+
+
+def test_no_token_is_ever_logged(fake, faked, local, images, caplog):
+    caplog.set_level(logging.DEBUG)
+    fake.accepted_token = "a-very-secret-token"
+    fake.trouble = lambda request, before: BUSY if before == 0 else None
+    with RemoteEmbedder(fake.url, local.card.name, token="a-very-secret-token") as embedder:
+        embedder.summarize(images[:5])
+        assert "trying again" in caplog.text
+        assert "secret" not in caplog.text + repr(embedder)
+
+
+def test_a_refusal_keeps_the_servers_own_words(fake, faked, images):
+    fault = {"code": "bad_images", "message": "no", "field": "context", "hint": "do"}
+    fake.trouble = lambda request, before: (400, {}, json.dumps({"error": fault}).encode())
+    with pytest.raises(RequestRefused, match=r"no\. do") as refusal:
+        faked.summarize(images[:5])
+    assert (refusal.value.code, refusal.value.field, refusal.value.status) == (
+        "bad_images",
+        "context",
+        400,
+    )
+    assert len(fake.requests) == 1  # asking again would change nothing
+
+
+def test_a_page_that_is_no_answer_is_told(fake, faked, images):
+    fake.trouble = lambda request, before: (200, {}, b"<html>login</html>")
+    with pytest.raises(BadReply, match="cannot be read"):
+        faked.summarize(images[:5])
+
+
+def test_a_model_that_was_exchanged_is_noticed(fake, faked, local, images, monkeypatch):
+    _ = faked.card
+    fields = local.card.model_dump() | {"files": dict.fromkeys(local.card.files, "0" * 64)}
+    monkeypatch.setattr(local, "card", ModelCard.model_validate(fields))
+    with pytest.raises(BadReply, match="has become another"):
+        faked.summarize(images[:5])

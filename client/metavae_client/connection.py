@@ -26,7 +26,7 @@ from metavae_client.tokens import Key, Tokens
 
 logger = logging.getLogger(__name__)
 
-_TRANSIENT = {429, 500, 502, 503, 504}
+_TRANSIENT = {429, 500, 502, 503, 504, 507}  # TorchServe answers 507 when a worker has died
 _FIRST_DELAY = 0.1  # seconds
 _LONGEST_DELAY = 5.0
 
@@ -65,9 +65,9 @@ def is_local(url: httpx.URL) -> bool:
 class Connection:
     """A pool of connections to one server, for any number of threads.
 
-    A request that the server could not take (500, 503, a reset, a timeout) is sent again after a
-    random delay that doubles in the mean, or after Retry-After. A refused token is read again
-    from its file once per request.
+    A request that the server could not take (500, 503, 507, a reset, a timeout) is sent again
+    after a random delay that doubles in the mean, or after Retry-After. A refused token is read
+    again from its file once per request.
     """
 
     def __init__(self, url: str, tokens: Tokens, key: Key, patience: Patience) -> None:

@@ -150,6 +150,7 @@ def test_unknown_names_are_told_with_the_nearest(local, names):
 
 
 def test_the_pca_floor_is_scikit_learns(images):
+    images = images[:, :, ::2, ::2]
     rows = pixels(images).astype(np.float64)
     expected = PCA(10, svd_solver="covariance_eigh").fit_transform(rows)
     found = fit_pca([images[:700], images[700:]], 10)(images)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -19,6 +22,7 @@ from metavae_client.errors import (
     Unauthorized,
 )
 from metavae_client.remote import RemoteEmbedder, served_models
+from metavae_serving import launch
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embeddings
 from metavae_zoo.errors import BadImages, BadSummary
@@ -164,12 +168,25 @@ def test_answers_are_joined_in_order_when_the_first_comes_last(fake, faked, loca
     assert same(faked.embed(images[:40], summary), local.embed(images[:40], summary))
 
 
-@pytest.mark.parametrize("trouble", [BUSY, BROKEN, RESET], ids=["503", "500", "reset"])
+@pytest.mark.parametrize("trouble", [BUSY, BROKEN, 507, RESET], ids=["503", "500", "507", "reset"])
 def test_every_request_is_tried_again_until_it_succeeds(fake, faked, local, images, trouble):
     summary = local.summarize(images[:20])
     fake.trouble = lambda request, before: trouble if before % 3 else None
     assert same(faked.embed(images[:40], summary), local.embed(images[:40], summary))
     assert len(fake.requests) > 4
+
+
+def test_a_killed_worker_loses_no_request(server, remote, local, images):
+    summary = remote.summarize(images[:50])
+    worker = launch.workers(server.store)[0]
+    found: list[Embeddings] = []
+    many = np.concatenate([images] * 4)
+    asking = threading.Thread(target=lambda: found.append(remote.embed(many, summary)))
+    asking.start()
+    os.kill(worker.pid, signal.SIGKILL)
+    asking.join()
+    assert same(found[0], local.embed(many, summary))
+    assert launch.workers(server.store)[0].pid != worker.pid
 
 
 def test_retry_after_is_honoured(fake, faked, images):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -99,7 +98,7 @@ class ModelCard(_Frozen):
         """Whether the model embeds given a context set."""
         return self.feature_dim > 0
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Hash of the model's graphs: two models with one digest give the same embeddings."""
         graphs = {name: sha for name, sha in self.files.items() if name.endswith(".onnx")}

@@ -29,7 +29,7 @@ def as_images(array: ArrayLike, image_shape: tuple[int, int, int], *, field: str
     if len(images) == 0:
         raise BadImages(
             f"{field} is empty, expected at least one image",
-            hint=f"Give {field} one image or more, or leave it out",
+            hint="Give one image or more",
             field=field,
         )
     return _as_bytes(images, field).reshape(-1, channels, height, width)

@@ -91,7 +91,7 @@ class Family:
     ) -> list[Images]:
         """All images of several distributions, in one order of base images."""
         source, _ = self.dataset.load(part, data_root)
-        content = hashlib.sha256(source.tobytes()).hexdigest()
+        content = _content(source)
         return [self._transformed(source, content, value) for value in values]
 
     def labels(self, part: Part, data_root: Path | None = None) -> NDArray[np.int64]:
@@ -124,3 +124,15 @@ class Family:
             key, lambda: warp(source, matrix, self.axis.interpolation, self.dataset.side)
         )
         return images[:, None]
+
+
+_contents: dict[int, tuple[NDArray[np.uint8], str]] = {}
+
+
+def _content(source: NDArray[np.uint8]) -> str:
+    """sha256 of an array, taken once for as long as the data set keeps it."""
+    known = _contents.get(id(source))
+    if known is None or known[0] is not source:
+        known = (source, hashlib.sha256(source.tobytes()).hexdigest())
+        _contents[id(source)] = known
+    return known[1]

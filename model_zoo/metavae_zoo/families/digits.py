@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,10 @@ class Digits:
         images, labels = _enlarged(self.side)
         rows = slice(None, -TEST_IMAGES) if part == "train" else slice(-TEST_IMAGES, None)
         return images[rows], labels[rows]
+
+    def fingerprint(self, part: Part) -> str:
+        """Hash of the part's images."""
+        return hashlib.sha256(self.load(part)[0].tobytes()).hexdigest()
 
 
 @cache

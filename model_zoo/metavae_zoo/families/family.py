@@ -40,6 +40,10 @@ class Dataset(Protocol):
         """Images [N, side, side] and labels [N]; raises DataUnavailable."""
         ...
 
+    def fingerprint(self, part: Part) -> str:
+        """A hash of the part's images: what is made of them is cached under it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Split:
@@ -91,7 +95,7 @@ class Family:
     ) -> list[Images]:
         """All images of several distributions, in one order of base images."""
         source, _ = self.dataset.load(part, data_root)
-        content = _content(source)
+        content = self.dataset.fingerprint(part)
         return [self._transformed(source, content, value) for value in values]
 
     def labels(self, part: Part, data_root: Path | None = None) -> NDArray[np.int64]:
@@ -124,15 +128,3 @@ class Family:
             key, lambda: warp(source, matrix, self.axis.interpolation, self.dataset.side)
         )
         return images[:, None]
-
-
-_contents: dict[int, tuple[NDArray[np.uint8], str]] = {}
-
-
-def _content(source: NDArray[np.uint8]) -> str:
-    """sha256 of an array, taken once for as long as the data set keeps it."""
-    known = _contents.get(id(source))
-    if known is None or known[0] is not source:
-        known = (source, hashlib.sha256(source.tobytes()).hexdigest())
-        _contents[id(source)] = known
-    return known[1]

@@ -52,6 +52,10 @@ class Mnist:
             read_idx(folder / labels, labels_md5).astype(np.int64),
         )
 
+    def fingerprint(self, part: Part) -> str:
+        """The checksum that `load` insists on."""
+        return FILES[part][0][1]
+
 
 def find_mnist(data_root: Path | None = None) -> Path:
     """Return the folder that holds the four IDX files, after downloading them if need be.

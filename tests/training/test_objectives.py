@@ -63,7 +63,7 @@ def test_metavae_elbo_stays_below_the_marginal_likelihood():
     batch = Batch(x, torch.rand(2, 1, 6, 12))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        elbo = torch.stack([model.elbo(batch, generator) for _ in range(3000)]).mean(0)
+        elbo = torch.stack([model.elbo(batch, generator).value() for _ in range(3000)]).mean(0)
         grid = torch.linspace(-8, 8, 4001)
         logits = model.decoders(grid[None, :, None].expand(2, -1, -1))  # (2, grid, pixel)
         every = logits[:, None].expand(-1, 4, -1, -1)  # (2, query, grid, pixel)

@@ -132,7 +132,7 @@ def validate(model: Model, corpus: Corpus, recipe: Recipe) -> float:
     generator = _generator(corpus.validation.device, 0, 0)
     size = min(500, corpus.validation.shape[1] // 2)
     terms = [
-        model.elbo(batch, generator).mean().item()
+        model.elbo(batch, generator).value().mean().item()
         for batch in batches(
             corpus.validation,
             batch_size=size,
@@ -172,13 +172,13 @@ def _train_epoch(
             group["lr"] = learning_rate(recipe, step, recipe.epochs * steps)
         optimizer.zero_grad(set_to_none=True)
         with autocast:
-            mean_elbo = model.elbo(batch, generator).mean()
+            elbo = model.elbo(batch, generator)
         # Each decoder sees only its own distribution: the sum over distributions gives it the
         # gradient of an ordinary VAE, and the encoder the sum of all.
-        loss = -mean_elbo * corpus.distributions
+        loss = -elbo.value(kl_weight(recipe, step, steps)).mean() * corpus.distributions
         loss.backward()
         optimizer.step()
-        total += mean_elbo.detach()
+        total += elbo.value().detach().mean()
         bar.update(corpus.distributions * recipe.batch_size)
     mean = total.item() / steps
     if not np.isfinite(mean):
@@ -192,6 +192,12 @@ def _train_epoch(
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """The step's learning rate: half a cosine from the recipe's own down to 0."""
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def kl_weight(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The step's weight of the KL term: rises from 0 to 1 over the recipe's warm-up."""
+    warm_up = recipe.kl_warm_up_epochs * steps_per_epoch
+    return min(1.0, step / warm_up) if warm_up else 1.0
 
 
 def _generator(device: torch.device, seed: int, epoch: int) -> torch.Generator:

@@ -40,9 +40,21 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
-def elbo(x: Tensor, logits: Tensor, posterior: DiagonalGaussian) -> Tensor:
-    """Single-sample evidence lower bound, in nats per image (Eq. 11, inner term).
+@dataclass(frozen=True)
+class Elbo:
+    """The two terms of an evidence lower bound, in nats per image: [...] (Eq. 11, inner term).
 
-    x, logits: [..., pixel], posterior over [..., latent]; returns [...].
+    `log_likelihood` of one sample of the posterior, `kl` of the posterior from the prior.
     """
-    return bernoulli_log_likelihood(x, logits) - posterior.kl_to_standard_normal()
+
+    log_likelihood: Tensor
+    kl: Tensor
+
+    def value(self, kl_weight: float = 1.0) -> Tensor:
+        """The bound; with a `kl_weight` below 1, what training maximises during KL warm-up."""
+        return self.log_likelihood - kl_weight * self.kl
+
+
+def elbo(x: Tensor, logits: Tensor, posterior: DiagonalGaussian) -> Elbo:
+    """Single-sample evidence lower bound of images; x, logits: [..., pixel]."""
+    return Elbo(bernoulli_log_likelihood(x, logits), posterior.kl_to_standard_normal())

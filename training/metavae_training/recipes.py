@@ -17,7 +17,9 @@ class Recipe:
 
     `batch_size` is queries per distribution and step, split evenly into `context_sets` sets that
     share a context; `context_sizes` is the range that a step draws its context size from,
-    log-uniformly. `validation_size` training images are held out of training, in every
+    log-uniformly. The learning rate falls from its start by half a cosine. The KL term's weight
+    rises linearly over `kl_warm_up_epochs`, which keeps latent dimensions from collapsing before
+    the decoders use them. `validation_size` training images are held out of training, in every
     distribution, to choose the checkpoint.
     """
 
@@ -31,6 +33,7 @@ class Recipe:
     context_sets: int = 4
     context_sizes: tuple[int, int] = (30, 100)
     learning_rate: float = 1e-3
+    kl_warm_up_epochs: int = 0
     validation_size: int = 5000
     precision: Precision = "bf16"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metavae_training.objectives import DiagonalGaussian
+from metavae_training.objectives import DiagonalGaussian, Elbo
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Model(nn.Module, ABC):
         """q(z | D, x): x [..., pixel], summary [..., feature] -> over [..., latent]."""
 
     @abstractmethod
-    def elbo(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Evidence lower bound of each query, in nats: [distribution, set, query]."""
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """Evidence lower bound of each query: terms of [distribution, set, query]."""
 
     def parts(self) -> dict[str, nn.Module]:
         """The named sub-networks whose parameters a card counts."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metavae_training.models.base import Batch, Model
 from metavae_training.networks import AggregationNetwork, ParallelDecoder, mlp
-from metavae_training.objectives import DiagonalGaussian, elbo
+from metavae_training.objectives import DiagonalGaussian, Elbo, elbo
 
 
 class MetaVAE(Model):
@@ -37,8 +37,8 @@ class MetaVAE(Model):
         """q(z | D, x), see `Model`."""
         return self.aggregation_network(x, summary)
 
-    def elbo(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """MetaELBO terms, [distribution, set, query] (Eq. 11)."""
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The MetaELBO's inner terms, [distribution, set, query] (Eq. 11)."""
         x = batch.queries
         # One summary per context set, for all queries of the set: (D, set, 1, feature).
         summary = self.features(batch.contexts).mean(dim=-2, keepdim=True)

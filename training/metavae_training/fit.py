@@ -28,7 +28,6 @@ from metavae_zoo.families import family
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 _SAVE_INTERVAL = 30.0  # seconds; a saved epoch is resumed from, so this costs time, never results
-_VALIDATION_CONTEXT = 10  # the paper's context size
 
 
 class RunMismatch(MetavaeError):
@@ -118,7 +117,7 @@ def fit(
             last = epoch == recipe.epochs
             if last or time.monotonic() - saved_at > _SAVE_INTERVAL:
                 save_checkpoint(path, checkpoint)
-                saved_at = -math.inf
+                saved_at = time.monotonic()
     return checkpoint
 
 
@@ -137,7 +136,7 @@ def validate(model: Model, corpus: Corpus, recipe: Recipe) -> float:
             corpus.validation,
             batch_size=size,
             sets=1,
-            context_sizes=(_VALIDATION_CONTEXT, _VALIDATION_CONTEXT),
+            context_sizes=recipe.context_sizes,
             generator=generator,
         )
     ]

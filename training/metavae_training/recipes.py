@@ -28,12 +28,12 @@ class Recipe:
     family: str
     split: str
     model_settings: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 20
-    batch_size: int = 200
+    epochs: int = 12
+    batch_size: int = 100
     context_sets: int = 4
-    context_sizes: tuple[int, int] = (30, 100)
+    context_sizes: tuple[int, int] = (5, 50)
     learning_rate: float = 1e-3
-    kl_warm_up_epochs: int = 0
+    kl_warm_up_epochs: int = 12
     validation_size: int = 5000
     precision: Precision = "bf16"
 
@@ -50,14 +50,14 @@ class Recipe:
 def _metavae(family: str, split: str) -> Recipe:
     name = f"metavae-{family}-{split}"
     if family.startswith("digits"):
-        # 1,297 training images: more passes of smaller batches, a smaller validation slice.
+        # 1,297 training images: more passes, a smaller validation slice.
         return Recipe(
             name,
             "metavae",
             family,
             split,
             epochs=200,
-            batch_size=100,
+            kl_warm_up_epochs=200,
             validation_size=197,
             precision="fp32",
         )

@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The exact versions that the project is tested with, also for what builds it.
+# The exact versions that the project is tested with, also of what builds it.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait do not spin: two programs on two cores would slow each other tenfold.
 export OMP_WAIT_POLICY := passive
@@ -33,10 +34,11 @@ format: $(VENV)/.dev  ## Format and mend what a tool can mend.
 
 lock:  ## Take the newest versions that pyproject.toml allows into constraints.txt.
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	PIP_CONSTRAINT= build/lock/bin/pip install --quiet --upgrade -e '.[all,dev]'
-	{ echo '# Exact versions that `make demo` and `make test` install; `make lock` renews them.'; \
-	  build/lock/bin/pip freeze --exclude-editable; } > constraints.txt
-	rm -rf build/lock
+	PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= build/lock/bin/pip install --quiet --upgrade -e '.[all,dev]'
+	echo '# Exact versions that `make demo` and `make test` install; `make lock` renews them.' \
+	  > build/constraints.txt
+	build/lock/bin/pip freeze --exclude-editable >> build/constraints.txt
+	mv build/constraints.txt constraints.txt && rm -rf build/lock
 
 clean:  ## Remove the environment and everything that was made.
 	rm -rf $(VENV) build demo-output .hypothesis .pytest_cache .ruff_cache

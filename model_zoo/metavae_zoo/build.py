@@ -17,7 +17,7 @@ from typing import Any
 
 from metavae_zoo.bundle import CARD, Bundle, open_bundle, replacing_folder
 from metavae_zoo.card import ProbeRecord, Results, SeedRecord
-from metavae_zoo.errors import MetavaeError
+from metavae_zoo.errors import MetavaeError, UnknownName
 from metavae_zoo.places import user_bundles
 from metavae_zoo.statistics import confidence_interval
 
@@ -33,8 +33,12 @@ def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -
 
     The best is the one with the highest validation ELBO, on held-out *images* of *training*
     values. Every seed is probed on all held-out values with all training and test images. Runs
-    under `runs` that were interrupted go on; finished ones are not repeated.
+    under `runs` that were interrupted go on; finished ones are not repeated. Raises UnknownName
+    for a model without a recipe, BuildFailed where a command fails.
     """
+    recipes = [recipe["name"] for recipe in _command("metavae-train", "list", "--json")]
+    if name not in recipes:
+        raise UnknownName("recipe", name, recipes, "`metavae-train list` shows all")
     trained = [_train(name, seed, device, runs) for seed in range(seeds)]
     shipped = max(trained, key=lambda bundle: bundle.card.validation_elbo)
     # The floors depend on neither seed nor model: they are measured once.
@@ -86,7 +90,7 @@ def _install(bundle: Bundle, results: Results, target: Path) -> Bundle:
     return open_bundle(target)
 
 
-def _command(*words: object, zoo: Path | None = None) -> dict[str, Any]:
+def _command(*words: object, zoo: Path | None = None) -> Any:
     """Run one of our commands, its progress shown, and return the JSON that it prints."""
     program, *arguments = map(str, words)
     environment = {**os.environ, "METAVAE_ZOO": str(zoo)} if zoo else None
@@ -106,6 +110,6 @@ def _command(*words: object, zoo: Path | None = None) -> dict[str, Any]:
     except subprocess.CalledProcessError as error:
         raise BuildFailed(
             f"`{line}` failed with exit code {error.returncode}",
-            hint="Its own error is above; started again, the build goes on from there",
+            hint="Its own error is above; once that is mended, the build goes on from there",
         ) from error
     return json.loads(done.stdout)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from metavae_zoo.card import ModelCard
+from metavae_zoo.card import RESTORE, ModelCard
 from metavae_zoo.errors import BadBundle
 
 CARD = "card.json"
@@ -72,34 +72,40 @@ def check_file(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise BadBundle(
             f"{path} is missing",
-            hint=f"Get the bundle again: `metavae-zoo pull {path.parent.name}`",
+            hint=RESTORE,
         )
     found = sha256_of(path)
     if found != sha256:
         raise BadBundle(
             f"{path} has changed since it was made: sha256 {found[:12]}…, the card says"
             f" {sha256[:12]}…",
-            hint=f"Get the bundle again: `metavae-zoo pull {path.parent.name}`",
+            hint=RESTORE,
         )
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` only when the block has succeeded."""
+    """Yield an empty folder that takes the place of `path` only when the block has succeeded.
+
+    Until then, and if anything fails, what was at `path` stays there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    old = scratch.with_name(scratch.name + "-old")
     try:
         yield scratch
         scratch.chmod(0o755)
         if path.exists():
-            old = scratch.with_name(scratch.name + "-old")
             os.replace(path, old)
+        try:
             os.replace(scratch, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(scratch, path)
+        except BaseException:
+            if old.exists():
+                os.replace(old, path)
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_bundle(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from metavae_zoo.errors import BadBundle
 
 SCHEMA = 1
+RESTORE = "Get the bundle again: `metavae-zoo pull NAME`, or restore it from where it came"
 
 
 class _Frozen(BaseModel):
@@ -120,7 +121,7 @@ class ModelCard(_Frozen):
         except (ValueError, KeyError, TypeError) as error:
             raise BadBundle(
                 f"{source} is not a model card ({type(error).__name__}: {error})",
-                hint="Get the bundle again: `metavae-zoo pull NAME`",
+                hint=RESTORE,
             ) from error
         if not isinstance(version, int) or version > SCHEMA:
             raise BadBundle(
@@ -134,5 +135,5 @@ class ModelCard(_Frozen):
             where = ".".join(map(str, first["loc"]))
             raise BadBundle(
                 f"{source} is not a model card: {where}: {first['msg']}",
-                hint="Get the bundle again: `metavae-zoo pull NAME`",
+                hint=RESTORE,
             ) from error

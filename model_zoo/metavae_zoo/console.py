@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
 
 from metavae_zoo import __version__
 from metavae_zoo.errors import MetavaeError
+
+# What the base install leaves out, and the extra that brings it.
+_EXTRAS = {
+    "torch": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "onnxruntime": "runtime",
+    "psutil": "serve",
+    "yaml": "serve",
+}
 
 
 class Commands(click.Group):
@@ -19,6 +30,19 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except MetavaeError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            # A full disk, a folder that is not ours: the system's own words, and where.
+            if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror}") from error
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get((error.name or "").split(".")[0])
+            if extra is None:
+                raise
+            raise click.ClickException(
+                f"{error.name} is not installed. `pip install 'metavae[{extra}]'`"
+            ) from error
 
 
 version_option = click.version_option(__version__, message="%(prog)s %(version)s")

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle
 from metavae_zoo.card import ModelCard
-from metavae_zoo.errors import BadBundle, BadImages, BadSummary, DeviceUnavailable
-from metavae_zoo.images import Images, as_images
-from metavae_zoo.summary import Summary
+from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
+from metavae_zoo.images import as_images
+from metavae_zoo.summary import LIMIT, Summary
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -99,10 +99,10 @@ def check_summary(card: ModelCard, summary: Summary) -> None:
             hint="Summarise the context with the model that embeds",
             field="summary",
         )
-    if summary.total.shape != (card.feature_dim,) or not np.isfinite(summary.total).all():
+    if summary.total.shape != (card.feature_dim,) or not (np.abs(summary.total) < LIMIT).all():
         raise BadSummary(
-            f"the summary has shape {list(summary.total.shape)} or values that are not finite,"
-            f" expected {card.feature_dim} finite numbers",
+            f"the summary has shape {list(summary.total.shape)} or values that are no sums of"
+            f" features, expected {card.feature_dim} numbers below {LIMIT:g}",
             hint="Send the summary back as the server gave it",
             field="summary",
         )
@@ -223,6 +223,8 @@ def _session(
     try:
         session = onnxruntime.InferenceSession(bundle.path / graph, options, providers=settings)
     except Exception as error:  # ONNX Runtime raises several unrelated types
+        if device == "cuda":
+            raise _no_cuda(f"no session could be made ({error})") from error
         raise BadBundle(
             f"ONNX Runtime cannot load {bundle.path / graph} on {device} ({error})",
             hint="Verify the bundle: `metavae-zoo verify NAME`",
@@ -230,11 +232,12 @@ def _session(
     # ONNX Runtime falls back to the CPU without a word when CUDA cannot be had.
     actual = session.get_providers()[0]
     if actual != provider:
-        raise DeviceUnavailable(
-            f"{provider} was asked for and ONNX Runtime gave {actual}",
-            hint="Check `nvidia-smi` and the CUDA libraries, or choose `--device cpu`",
-        )
+        raise _no_cuda(f"ONNX Runtime gave {actual}")
     return session
 
 
-__all__ = ["BadImages", "Embedder", "Embeddings", "Images", "OnnxEmbedder", "Summary"]
+def _no_cuda(found: str) -> DeviceUnavailable:
+    return DeviceUnavailable(
+        f"CUDAExecutionProvider was asked for and {found}",
+        hint="Check `nvidia-smi` and the CUDA libraries, or choose `--device cpu`",
+    )

@@ -27,7 +27,7 @@ _TIMEOUT = httpx.Timeout(30.0)
 
 
 class BadIndex(MetavaeError):
-    """A file that is no index of models."""
+    """A file that is no index of models, or a folder that none can be made of."""
 
     code = "bad_index"
 
@@ -92,6 +92,10 @@ def read_index() -> dict[str, IndexEntry]:
 def index_of(folder: Path, url: str | None) -> str:
     """The JSON index of the bundles in `folder`, verified; `url` is where `folder` is served."""
     bundles = [open_bundle(path.parent) for path in sorted(folder.glob(f"[!.]*/{CARD}"))]
+    if not bundles:
+        raise BadIndex(
+            f"{folder} holds no bundle", hint="Give the folder whose subfolders are bundles"
+        )
     entries = {
         bundle.card.name: IndexEntry(
             size=bundle.size,
@@ -157,8 +161,11 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
     if entry is None or entry.url is None:
         return find_bundle(name)
     target = user_bundles() / name
-    if (target / CARD).is_file():
-        return open_bundle(target)
+    if target.exists():
+        try:
+            return open_bundle(target)
+        except BadBundle:
+            pass  # damaged: it is replaced by what the index vouches for
     with (
         replacing_folder(target) as scratch,
         httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as http,

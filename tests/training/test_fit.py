@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,10 +17,19 @@ import pytest
 import torch
 
 from metavae_training.checkpoint import BadCheckpoint, load_checkpoint
-from metavae_training.fit import CHECKPOINT, LOG, NotFinite, RunMismatch, fit
+from metavae_training.fit import (
+    CHECKPOINT,
+    LOG,
+    NotFinite,
+    RunMismatch,
+    fit,
+    kl_weight,
+    learning_rate,
+)
 from metavae_training.recipes import RECIPES, recipe
 from metavae_zoo.errors import UnknownName
 
+fit_module = importlib.import_module("metavae_training.fit")
 SHORT = dataclasses.replace(recipe("metavae-digits-rotation-sparse"), epochs=4)
 
 
@@ -96,13 +107,34 @@ def test_a_folder_of_another_run_is_refused(uninterrupted):
         fit(dataclasses.replace(SHORT, batch_size=50), out=folder, seed=3)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
-    wild = dataclasses.replace(SHORT, learning_rate=1e6, epochs=20)
-    with pytest.raises(NotFinite, match="Lower the recipe's learning_rate"):
-        fit(wild, out=tmp_path)
-    if (tmp_path / CHECKPOINT).exists():
-        kept = load_checkpoint(tmp_path / CHECKPOINT)
-        assert all(value.isfinite().all() for value in kept.weights.values())
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    steps = 1100 // SHORT.batch_size
+    monkeypatch.setattr(
+        fit_module, "learning_rate", lambda recipe, step, _: 1e-3 if step < steps else math.inf
+    )
+    with pytest.raises(NotFinite, match=r"epoch 2.*Lower the recipe's learning_rate"):
+        fit(SHORT, out=tmp_path)
+    kept = load_checkpoint(tmp_path / CHECKPOINT)
+    assert kept.epoch == 1
+    assert all(value.isfinite().all() for value in kept.weights.values())
+
+
+def test_a_log_that_was_cut_short_does_not_stop_a_run(tmp_path):
+    two = fit(dataclasses.replace(SHORT, epochs=2), out=tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / LOG).write_text('{"epoch": 1, "trai')
+    again = fit(two.recipe, out=tmp_path / "cut")
+    assert weights_equal(two.weights, again.weights)
+    assert [line["epoch"] for line in logged(tmp_path / "cut")] == [1, 2]
+
+
+def test_schedules_start_and_end_where_they_say():
+    assert learning_rate(SHORT, 0, 100) == SHORT.learning_rate
+    assert learning_rate(SHORT, 50, 100) == pytest.approx(SHORT.learning_rate / 2)
+    assert learning_rate(SHORT, 100, 100) == pytest.approx(0)
+    warm = dataclasses.replace(SHORT, kl_warm_up_epochs=4)
+    assert [kl_weight(warm, step, 10) for step in (0, 10, 40, 60)] == [0, 0.25, 1, 1]
+    assert kl_weight(dataclasses.replace(SHORT, kl_warm_up_epochs=0), 0, 10) == 1
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

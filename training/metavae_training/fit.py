@@ -8,6 +8,7 @@ same weights, bit for bit on the CPU, as one that was not.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from metavae_training.models import MODELS, Model
 from metavae_training.recipes import Recipe
 from metavae_zoo.errors import DeviceUnavailable, MetavaeError
 from metavae_zoo.families import family
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -54,6 +57,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies matrices in bf16 itself."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -> Model:
     """A freshly initialised model; the same weights for the same seed on every device."""
     with torch.random.fork_rng(devices=[]):
@@ -79,6 +87,8 @@ def fit(
     of another run, NotFinite when the loss is no number.
     """
     device = device or torch.device("cpu")
+    if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        logger.warning("this processor has no bf16 arithmetic: it is emulated, which is slow")
     corpus = load_corpus(recipe, data_root, device)
     data_sha256 = family(recipe.family).data_sha256(data_root)
     model = build_model(
@@ -221,10 +231,8 @@ def _check_same_run(found: Checkpoint, wanted: Checkpoint, path: Path) -> None:
 def _drop_log_after(path: Path, epoch: int) -> None:
     """Forget logged epochs that were not saved: they are trained again."""
     if path.exists():
-        lines = [
-            line for line in path.read_text().splitlines() if json.loads(line)["epoch"] <= epoch
-        ]
-        path.write_text("".join(line + "\n" for line in lines))
+        # One line an epoch; a line that was cut short is of an epoch that was not saved.
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:epoch]))
 
 
 @contextmanager

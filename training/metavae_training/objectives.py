@@ -3,7 +3,6 @@ of its name, so training minimises `-elbo`."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +24,6 @@ class DiagonalGaussian:
     def kl_to_standard_normal(self) -> Tensor:
         """KL(self || N(0, I)) in nats, [...]."""
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(-1)
-
-    def log_density(self, z: Tensor) -> Tensor:
-        """Log density at z in nats, [...]."""
-        scaled = (z - self.mean).square() * torch.exp(-self.log_variance)
-        return -0.5 * (scaled + self.log_variance + math.log(2 * math.pi)).sum(-1)
 
 
 def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""Claims about building a model: what is chosen, what is measured, what stands on the card.
+
+Training takes too long for a test, so the commands that a build calls are faked here; each has
+tests of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from metavae_zoo import build as building
+from metavae_zoo.bundle import CARD, open_bundle
+from metavae_zoo.card import ModelCard
+from metavae_zoo.cli import main
+
+ELBO = {0: -120.0, 1: -110.0, 2: -130.0}
+ACCURACY = {0: 0.9, 1: 0.8, 2: 0.85}
+
+
+@dataclasses.dataclass
+class FakeCommands:
+    """Stands for `metavae-train` and `metavae-client`: copies one bundle under other seeds."""
+
+    source: Path
+    lines: list[list[str]] = dataclasses.field(default_factory=list)
+
+    def __call__(self, *words: object, zoo: Path | None = None):
+        line = [str(word) for word in words]
+        self.lines.append(line)
+        if line[1] == "list":
+            return [{"name": self.source.name}]
+        if line[1] == "run":
+            return {"checkpoint": str(Path(line[line.index("--out") + 1], "checkpoint"))}
+        if line[1] == "export":
+            return self.export(Path(line[line.index("--out") + 1]))
+        assert zoo is not None
+        return self.probe(open_bundle(zoo / self.source.name).card, "--no-floors" not in line)
+
+    def export(self, target: Path) -> dict:
+        shutil.copytree(self.source, target)
+        card = ModelCard.from_json((target / CARD).read_bytes(), source="test")
+        seed = int(target.parent.name.removeprefix("seed-"))
+        changed = card.model_copy(update={"seed": seed, "validation_elbo": ELBO[seed]})
+        (target / CARD).write_text(changed.to_json())
+        return {}
+
+    def probe(self, card: ModelCard, floors: bool) -> dict:
+        accuracy = {"mean": ACCURACY[card.seed], "half_width": 0.01, "n": 5}
+        return {
+            "record": {
+                "protocol": "fake",
+                "seed": 0,
+                "train_size": 1297,
+                "test_size": 500,
+                "contexts": 5,
+                "context_size": 100,
+                "accuracy": accuracy,
+                "per_value": {"20": accuracy},
+                "floors": dict.fromkeys(("raw_pixels", "pca", "random_projection"), 0.5)
+                if floors
+                else {},
+            }
+        }
+
+
+@pytest.fixture
+def commands(bundle, monkeypatch) -> FakeCommands:
+    fake = FakeCommands(bundle.path)
+    monkeypatch.setattr(building, "_command", fake)
+    return fake
+
+
+def test_the_best_validation_elbo_ships_whatever_it_scores(commands, bundle, tmp_path):
+    built = building.build(
+        bundle.card.name, seeds=3, device="cpu", runs=tmp_path / "runs", out=tmp_path / "zoo"
+    )
+    assert built.path == tmp_path / "zoo" / bundle.card.name
+    results = built.card.results
+    assert results is not None
+    assert built.card.seed == results.shipped_seed == 1
+    assert results.probe.accuracy.mean == ACCURACY[1]
+    assert [seed.probe_accuracy for seed in results.seeds] == [0.9, 0.8, 0.85]
+    assert results.accuracy_over_seeds.mean == pytest.approx(0.85)
+    assert results.accuracy_over_seeds.half_width == pytest.approx(4.303 * 0.05 / 3**0.5, rel=1e-3)
+
+
+def test_every_seed_is_probed_and_only_the_shipped_one_has_floors(commands, bundle, tmp_path):
+    building.build(bundle.card.name, seeds=3, device="cpu", runs=tmp_path, out=tmp_path / "zoo")
+    probes = [line for line in commands.lines if line[1] == "probe"]
+    assert ["--no-floors" in line for line in probes] == [True, False, True]
+    for line in probes:
+        assert line[line.index("--split") + 1] == "contiguous"
+        assert "--in-process" in line
+
+
+def test_the_digest_does_not_depend_on_the_results(commands, bundle, tmp_path):
+    built = building.build(bundle.card.name, seeds=1, device="cpu", runs=tmp_path, out=tmp_path)
+    assert built.card.digest == bundle.card.digest
+
+
+def test_a_model_without_a_recipe_is_one_clear_error(commands, tmp_path):
+    result = CliRunner().invoke(main, ["build", "metavae-nothing", "--runs", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no recipe 'metavae-nothing'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_command_that_fails_stops_the_build(tmp_path, monkeypatch):
+    monkeypatch.setattr(building.sysconfig, "get_path", lambda _: str(tmp_path))
+    (tmp_path / "metavae-train").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "metavae-train").chmod(0o755)
+    with pytest.raises(building.BuildFailed, match="failed with exit code 3"):
+        building.build("any", seeds=1, device="cpu", runs=tmp_path, out=tmp_path)

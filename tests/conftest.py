@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,16 @@ def free_settings() -> Settings:
             launch.check_ports(Settings(port=port))
             return Settings(port=port)
     raise AssertionError("no free ports")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_settings_of_this_machine() -> Iterator[None]:
+    """Tests do not see how whoever runs them has set metavae up; data and cache are theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - {"METAVAE_DATA", "METAVAE_CACHE"}:
+            if name.startswith("METAVAE_"):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ _DEFAULTS = Settings()
 
 _store = click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     default=default_store,
     show_default="METAVAE_STORE, else in the user's state folder",
     help="Folder of the model store.",
@@ -40,12 +40,14 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--host",
             envvar="METAVAE_HOST",
+            show_envvar=True,
             help=f"Where inference listens; the rest stays on loopback.  [default: {LOOPBACK}]",
         ),
         click.option(
             "--port",
             type=click.IntRange(1, 65_531),
             envvar="METAVAE_PORT",
+            show_envvar=True,
             help="Port of inference; management, metrics and gRPC take the four after it."
             f"  [default: {_DEFAULTS.port}]",
         ),
@@ -53,12 +55,14 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "--workers",
             type=click.IntRange(1, 256),
             envvar="METAVAE_WORKERS",
+            show_envvar=True,
             help=f"Processes per model.  [default: {_DEFAULTS.workers}]",
         ),
         click.option(
             "--device",
             type=click.Choice(["auto", "cpu", "cuda"]),
             envvar="METAVAE_DEVICE",
+            show_envvar=True,
             help="Where models run; auto: CUDA if ONNX Runtime can really use it.  [default: auto]",
         ),
         click.option(
@@ -107,6 +111,8 @@ def start_command(
 ) -> None:
     """Pack the models NAME... and serve them; without a name, serve the store as it was packed.
 
+    Without a name --host, --port and --token-minutes, where given by option or environment, are
+    written into the store's configuration; --workers and --device can only be what was packed.
     Returns when every worker is ready.
     """
     with _terminable():
@@ -171,17 +177,22 @@ def _pack(names: tuple[str, ...], store: Path, device: str | None, **options: An
 
 
 def _reconfigure(store: Path, **options: Any) -> None:
-    """Let `start` without a name take other addresses than the store was packed with."""
+    """Let `start` without a name take other addresses than the store was packed with.
+
+    Options may come from the environment, and are no error where they change nothing.
+    """
     packed = read_settings(store)
-    fixed = [name for name in ("workers", "device") if options[name] is not None]
-    if fixed:
-        raise click.UsageError(
-            f"--{fixed[0]} is decided when a model is packed: give its NAME as well"
-        )
-    given = {name: value for name, value in options.items() if value is not None}
-    if given:
-        process.refuse_if_running(store)
-        configure(store, replace(packed, **given))
+    given = {name: value for name, value in options.items() if value not in (None, "auto")}
+    wanted = replace(packed, **given)
+    for name in ("workers", "device"):
+        if getattr(wanted, name) != getattr(packed, name):
+            raise click.UsageError(
+                f"the store was packed with {name} {getattr(packed, name)}, and --{name} (or"
+                f" METAVAE_{name.upper()}) is {getattr(wanted, name)}: give the model's NAME as"
+                " well to pack it again"
+            )
+    if wanted != packed:
+        configure(store, wanted)
 
 
 @contextmanager

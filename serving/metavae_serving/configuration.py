@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from metavae_serving.errors import BadStore
+from metavae_serving.errors import BadHost, BadStore
 from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 from metavae_zoo.embedder import Device
 
@@ -31,9 +29,10 @@ _TOKEN_MINUTES = 30 * 24 * 60
 class Settings:
     """How a store is served.
 
-    `host` is where inference listens; management and metrics listen on loopback only. Inference
-    is at `port`, management, metrics and the two gRPC services at the four after it. Each model
-    has `workers` processes, which share the machine's cores. Tokens last `token_minutes`.
+    `host` is where inference listens, an IPv4 address or a name; management and metrics listen on
+    loopback only. Inference is at `port`, management, metrics and the two gRPC services at the
+    four after it. Each model has `workers` processes, which share the machine's cores. Tokens last
+    `token_minutes`. Raises BadHost.
     """
 
     host: str = LOOPBACK
@@ -41,6 +40,17 @@ class Settings:
     workers: int = 1
     device: Device = "cpu"
     token_minutes: int = _TOKEN_MINUTES
+
+    def __post_init__(self) -> None:
+        # TorchServe reads an address up to its first colon: there is no way to give it IPv6.
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.host):
+            raise BadHost(
+                f"the host {self.host!r} is neither an IPv4 address nor a name, and TorchServe"
+                " listens on no other",
+                hint=f"Give --host {LOOPBACK} for this machine, 0.0.0.0 for its whole network; for"
+                " IPv6 put a reverse proxy in front",
+                field="host",
+            )
 
     @property
     def ports(self) -> dict[str, tuple[str, int]]:
@@ -56,7 +66,7 @@ class Settings:
     @property
     def url(self) -> str:
         """Where this machine reaches inference."""
-        host = LOOPBACK if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        host = LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
         return f"http://{host}:{self.port}"
 
     @property
@@ -126,6 +136,8 @@ def read_settings(store: Path) -> Settings:
 
 def model_configuration(settings: Settings) -> str:
     """The text of the `model-config.yaml` inside each archive; `handler.load` reads `metavae`."""
+    import yaml
+
     return yaml.safe_dump(
         {
             "minWorkers": settings.workers,

@@ -3,6 +3,8 @@
 MetavaeError
 ├── BadStore            a model store that cannot be written, or is none
 ├── ServerFailed        a server that did not start, is there already, or is not there
+├── BadHost             an address that TorchServe cannot listen on
+├── NotInstalled        what the base install leaves out, and serving needs
 └── JavaMissing         no Java that TorchServe runs on
 """
 
@@ -21,6 +23,18 @@ class ServerFailed(MetavaeError):
     """A server that did not start, runs already, or does not run."""
 
     code = "server_failed"
+
+
+class BadHost(MetavaeError):
+    """An address to listen on that is neither IPv4 nor a host name."""
+
+    code = "bad_host"
+
+
+class NotInstalled(MetavaeError):
+    """A package that serving needs and that is not installed."""
+
+    code = "not_installed"
 
 
 class JavaMissing(MetavaeError):

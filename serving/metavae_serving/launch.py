@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +21,10 @@ import httpx
 from metavae_serving.archive import models_in
 from metavae_serving.configuration import CONFIGURATION, Settings, read_settings
 from metavae_serving.errors import ServerFailed
+from metavae_serving.installed import check_installed
 from metavae_serving.java import java_home
 from metavae_serving.process import (
+    forget,
     refuse_if_running,
     running,
     stop_group,
@@ -30,6 +35,7 @@ from metavae_zoo.places import run_folder, token_file
 START_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 _LOG_SECONDS = 5.0
+_LAUNCH_SECONDS = 20.0  # `torchserve --start` takes one or two
 _OUTPUT = "torchserve.log"
 _TROUBLE = re.compile(
     r"worker process died|Load model failed|Failed to load|Exception|BindException"
@@ -64,15 +70,18 @@ def start(
     does not come up in `timeout` seconds; then, and when interrupted, no process is left behind.
     """
     store = store.resolve()
+    check_installed()
     settings = read_settings(store)
     refuse_if_running(store)
     check_ports(settings)
-    launcher = _launch(store)
+    launcher = None
     try:
+        with _later_interrupts():
+            launcher = _launch(store)
         return _wait_until_ready(store, launcher, timeout, progress)
     except BaseException:
-        launcher.wait()
-        stop_group(launcher.pid, running(store))
+        if launcher is not None:
+            _end(launcher, store)
         raise
 
 
@@ -112,8 +121,7 @@ def ready(store: Path) -> list[Worker]:
 def check_ports(settings: Settings) -> None:
     """Raise ServerFailed if one of the ports that a server would listen on is taken."""
     for service, (host, port) in settings.ports.items():
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
+        with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -124,6 +132,38 @@ def check_ports(settings: Settings) -> None:
                     hint="Choose others with --port: inference listens there, management, metrics"
                     " and gRPC on the four after it",
                 ) from error
+
+
+@contextmanager
+def _later_interrupts() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block: none may part a process from its name.
+
+    They come to the main thread alone, and only it can hold them back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    earlier = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, earlier, strict=True):
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+def _end(launcher: subprocess.Popen[bytes], store: Path) -> None:
+    """Leave no process of a start that failed, even if another interrupt comes meanwhile."""
+    try:
+        # It ends once Java's pid is noted, by which Java can be asked to end in good order.
+        with suppress(subprocess.TimeoutExpired):
+            launcher.wait(_LAUNCH_SECONDS)
+    finally:
+        stop_group(launcher.pid, running(store))
+        forget(store)
 
 
 def _launch(store: Path) -> subprocess.Popen[bytes]:

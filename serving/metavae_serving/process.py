@@ -11,12 +11,15 @@ import os
 import signal
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from metavae_serving.errors import ServerFailed
-from metavae_zoo.places import run_folder
+from metavae_zoo.places import run_folder, token_file
+
+if TYPE_CHECKING:
+    import psutil
 
 _JAVA_CLASS = "org.pytorch.serve.ModelServer"
 _STOP_SECONDS = 20.0
@@ -39,6 +42,8 @@ def temporary_folder(store: Path) -> Path:
 
 def running(store: Path) -> psutil.Process | None:
     """The Java process of the server over `store`; None if none runs, pid file or not."""
+    import psutil
+
     try:
         process = psutil.Process(int((temporary_folder(store) / ".model_server.pid").read_text()))
         command = process.cmdline()
@@ -69,27 +74,40 @@ def stop(store: Path) -> None:
             f"no server runs over {store}",
             hint="`metavae-serve start NAME` starts one; --store says which store",
         )
-    stop_group(os.getpgid(process.pid), process)
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        stop_group(os.getpgid(process.pid), process)
+    forget(store)
+
+
+def forget(store: Path) -> None:
+    """Remove what says that a server runs: its pid, and its tokens, which clients would try."""
     (temporary_folder(store) / ".model_server.pid").unlink(missing_ok=True)
+    token_file(store).unlink(missing_ok=True)
 
 
 def stop_group(group: int, java: psutil.Process | None) -> None:
     """Ask Java to end its workers and itself, and kill what is left of the group after a while."""
+    import psutil
+
     try:
-        if java is not None:
-            java.terminate()
-        elif _members(group):
-            os.killpg(group, signal.SIGTERM)
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if java is not None:
+                java.terminate()
+            else:
+                os.killpg(group, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
         while _members(group) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
     finally:
         if _members(group):
-            os.killpg(group, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
 
 def _members(group: int) -> list[psutil.Process]:
     """Living processes of a group; one that has ended and is not yet collected does not count."""
+    import psutil
+
     members = []
     for process in psutil.process_iter():
         try:

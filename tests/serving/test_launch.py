@@ -40,11 +40,12 @@ def serve(*arguments: str) -> tuple[int, str]:
 
 
 def processes_over(store: Path) -> list[psutil.Process]:
-    """Living processes whose command or folder is of this store."""
+    """Living processes whose command names this store, or its server's sockets."""
+    places = (str(store), str(process.temporary_folder(store)))
     found = []
     for one in psutil.process_iter():
         try:
-            named = any(str(store) in argument for argument in one.cmdline())
+            named = any(place in argument for argument in one.cmdline() for place in places)
             if one.pid != os.getpid() and one.status() != psutil.STATUS_ZOMBIE and named:
                 found.append(one)
         except psutil.Error:
@@ -103,6 +104,7 @@ def test_start_serves_and_stop_leaves_no_process(store, bundle, settings):
     code, output = serve("stop", "--store", str(store))
     assert (code, output) == (0, "stopped\n")
     assert processes_over(store) == []
+    assert not token_file(store).exists()
     launch.check_ports(settings)
     for command in ("stop", "ready"):
         code, output = serve(command, "--store", str(store))
@@ -160,11 +162,61 @@ def test_an_interrupted_start_leaves_no_process(store, number, moment):
     command = [sys.executable, "-m", "metavae_serving.cli", "start", "--store", str(store)]
     starting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     sign = "ModelServer" if moment == "java" else "model_service_worker"
-    eventually(lambda: any(sign in " ".join(one.cmdline()) for one in processes_over(store)))
-    starting.send_signal(number)
+    try:
+        eventually(lambda: any(sign in " ".join(one.cmdline()) for one in processes_over(store)))
+    finally:
+        starting.send_signal(number)
     starting.communicate(timeout=60)
-    assert starting.returncode != 0
+    assert starting.returncode == 128 + number
     assert processes_over(store) == []
+
+
+def test_a_start_interrupted_as_it_succeeds_leaves_no_process(store, monkeypatch):
+    really_start = launch.start
+
+    def start_and_be_interrupted(*arguments, **options):
+        really_start(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "start", start_and_be_interrupted)
+    code, output = serve("start", "--store", str(store))
+    assert (code, output) == (130, "stopped\n")
+    assert processes_over(store) == []
+
+
+@pytest.mark.parametrize("second", [KeyboardInterrupt, subprocess.TimeoutExpired("torchserve", 1)])
+def test_nothing_keeps_an_interrupted_start_from_ending_its_processes(store, monkeypatch, second):
+    class Launcher(subprocess.Popen):
+        def wait(self, timeout=None):
+            assert timeout, "a launcher that hangs must not keep us"
+            raise second
+
+    launcher = Launcher(["sleep", "600"], start_new_session=True)
+    monkeypatch.setattr(launch, "_launch", lambda store: launcher)
+
+    def interrupt(up: int, expected: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch.start(store, progress=interrupt)
+    assert launcher.poll() is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_server_is_launched_waits_until_its_process_is_known(
+    store, monkeypatch, number
+):
+    launchers = []
+
+    def launch_and_be_interrupted(store: Path) -> subprocess.Popen[bytes]:
+        launchers.append(subprocess.Popen(["sleep", "600"], start_new_session=True))
+        signal.raise_signal(number)
+        return launchers[0]
+
+    monkeypatch.setattr(launch, "_launch", launch_and_be_interrupted)
+    monkeypatch.setattr(launch, "_LAUNCH_SECONDS", 0.1)
+    assert serve("start", "--store", str(store))[0] == 128 + number
+    assert launchers[0].poll() is not None
 
 
 def test_foreground_runs_until_a_signal_and_stops_cleanly(store):
@@ -271,6 +323,47 @@ def test_every_command_has_help(command):
     code, output = serve(*command, "--help")
     assert code == 0
     assert "Usage" in output
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "[::1]", "", "a,b", "a=b", "http://here"])
+def test_a_host_that_torchserve_cannot_take_is_one_clear_error(store, host):
+    code, output = serve("start", "--store", str(store), "--host", host)
+    assert code == 1
+    assert f"{host!r} is neither an IPv4 address nor a name" in output
+
+
+BASE_INSTALL = """
+import sys
+from importlib.abc import MetaPathFinder
+
+MISSING = {"psutil", "yaml", "ts", "model_archiver", "torch", "onnxruntime"}
+class Without(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Without())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in MISSING else found(name)
+from metavae_serving.cli import main
+main()
+"""
+
+
+def test_a_base_install_explains_itself_and_says_what_to_install(store, bundle, tmp_path):
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", BASE_INSTALL, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    for command in ([], ["pack"], ["start"], ["ready"], ["stop"]):
+        assert call(*command, "--help").returncode == 0
+    commands = (["pack", bundle.path], ["start"], ["ready"], ["stop"])
+    for command in commands:
+        done = call(*command, "--store", tmp_path / "new" if command[0] == "pack" else store)
+        assert done.returncode == 1
+        assert "pip install 'metavae[serve]'" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_ports_beyond_the_last_are_refused():

@@ -186,9 +186,15 @@ def _from_numbers(name: str, data: object, dtype: np.dtype[Any], shape: tuple[in
     except OverflowError as error:
         raise BadRequest(
             f"the data of {shown(name)} hold a number that is out of range for {_NAMES[dtype]}",
-            hint="UINT8 is 0 to 255",
+            hint=f"{_NAMES[dtype]} is {_range(dtype)}",
             field=name[:60],
         ) from error
+
+
+def _range(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "f":
+        return f"{np.finfo(dtype).min:g} to {np.finfo(dtype).max:g}"
+    return f"{np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
 
 
 def _flat(data: object, shape: tuple[int, ...]) -> list[Any] | None:

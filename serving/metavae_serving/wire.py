@@ -19,13 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_serving.tensors import BadRequest, array_bytes, declare, read_tensors, shown
+from metavae_serving.body import BINARY_TYPE, HEADER_LENGTH, JSON_TYPE, join_body, split_body
+from metavae_serving.tensors import BadRequest, read_tensors, shown
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.summary import Summary
-
-HEADER_LENGTH = "Inference-Header-Content-Length"
-JSON_TYPE = "application/json"
-BINARY_TYPE = "application/octet-stream"
 
 # The server's limits, for one request and its reply. Larger work is split, which changes no bit.
 MAX_REQUEST_BYTES = 64_000_000
@@ -116,7 +113,7 @@ def encode_request(
         parameters["model"] = models.pop()
     request: dict[str, Any] = {"id": request_id} if request_id else {}
     request["parameters"] = parameters
-    return _body(request, "inputs", arrays, dict.fromkeys(arrays, binary))
+    return join_body(request, "inputs", arrays, dict.fromkeys(arrays, binary))
 
 
 def decode_request(body: bytes | bytearray | memoryview, header_length: int | None) -> EmbedRequest:
@@ -131,7 +128,7 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
             hint=f"With curl give -H 'Content-Type: {JSON_TYPE}' (or {BINARY_TYPE} for binary"
             " tensors)",
         )
-    request, binary = _split(body, header_length)
+    request, binary = split_body(body, header_length)
     arrays: dict[str, NDArray] = {}
     for name, array in read_tensors(request.get("inputs"), binary, field="inputs"):
         if name in arrays or name not in _INPUTS:
@@ -170,14 +167,14 @@ def encode_reply(
     if request.id:
         reply["id"] = request.id
     reply["parameters"] = {"model": model}
-    return _body(
+    return join_body(
         reply, "outputs", {name: outputs[name] for name in request.outputs}, request.outputs
     )
 
 
 def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None) -> Reply:
     """Read an answer; raises BadRequest where it is not one (a proxy's page, say)."""
-    reply, binary = _split(body, header_length)
+    reply, binary = split_body(body, header_length)
     outputs = dict(read_tensors(reply.get("outputs"), binary, field="outputs"))
     parameters = reply.get("parameters", {})
     return Reply(
@@ -192,51 +189,6 @@ def encode_error(error: MetavaeError) -> bytes:
     """The JSON body that answers a request with `error`."""
     parts = {name: getattr(error, name) for name in ("code", "message", "field", "hint")}
     return json.dumps({"error": parts}).encode()
-
-
-def _body(
-    header: dict[str, Any], kind: str, arrays: dict[str, NDArray], binary: dict[str, bool]
-) -> tuple[bytes, dict[str, str]]:
-    header[kind] = [declare(name, array, binary=binary[name]) for name, array in arrays.items()]
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    if not any(binary.values()):
-        return text, {"Content-Type": JSON_TYPE}
-    parts = [array_bytes(array) for name, array in arrays.items() if binary[name]]
-    return b"".join([text, *parts]), {
-        "Content-Type": BINARY_TYPE,
-        HEADER_LENGTH: str(len(text)),
-    }
-
-
-def _split(
-    body: bytes | bytearray | memoryview, header_length: int | None
-) -> tuple[dict[str, Any], memoryview]:
-    """The JSON object at the start of `body`, and what follows it."""
-    whole = memoryview(body)
-    length = len(whole) if header_length is None else header_length
-    if not 0 < length <= len(whole):
-        raise BadRequest(
-            f"{HEADER_LENGTH} is {shown(length)}, the body has {len(whole)} bytes",
-            hint="Give the length of the body's JSON part, in bytes",
-            field=HEADER_LENGTH,
-        )
-    try:
-        content = json.loads(bytes(whole[:length]), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(
-            f"the first {length} bytes of the body are not JSON ({error})",
-            hint=f"Where binary tensors follow the JSON, give its length as {HEADER_LENGTH}",
-        ) from error
-    if not isinstance(content, dict):
-        raise BadRequest(
-            f"the body is {shown(content)}, expected a JSON object",
-            hint='Give {"inputs": [...]}, or see the README for a whole request',
-        )
-    return content, whole[length:]
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _check_combination(arrays: dict[str, NDArray]) -> None:
@@ -305,6 +257,9 @@ def _text(fields: dict[str, Any], name: str) -> str:
 
 
 __all__ = [
+    "BINARY_TYPE",
+    "HEADER_LENGTH",
+    "JSON_TYPE",
     "BadRequest",
     "EmbedRequest",
     "Reply",

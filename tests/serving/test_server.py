@@ -295,6 +295,18 @@ def test_nan_is_one_clear_4xx(http, paths, queries, context):
 
 
 @pytest.mark.usefixtures("unharmed")
+@pytest.mark.parametrize("number", [2.0**29, -(2.0**29), 1e300, np.inf, np.nan])
+def test_a_summary_beyond_the_exact_range_is_one_clear_4xx(http, paths, embedder, queries, number):
+    total = np.zeros(embedder.card.feature_dim)
+    total[3] = number
+    summary = Summary(total, 1, embedder.card.digest)
+    body, headers = encode_request(queries=queries, summary=summary)
+    for path in paths:
+        answer = http.post(path, content=body, headers=headers)
+        check_error(answer, "bad_summary", "numbers below")
+
+
+@pytest.mark.usefixtures("unharmed")
 def test_a_body_above_the_servers_limit_is_413(http, paths):
     answer = http.post(paths[0], content=bytes(64_000_001), headers=JSON)
     assert answer.status_code == 413

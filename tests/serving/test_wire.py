@@ -185,7 +185,11 @@ BAD_REQUESTS = {
     "half a pixel": (tensor_body(data=[0, 1, 2, 0.5]), None, "whole"),
     "pixel of 256": (tensor_body(data=[0, 1, 2, 256]), None, "0 to 255"),
     "pixel of -1": (tensor_body(data=[0, 1, 2, -1]), None, "0 to 255"),
-    "number beyond all": (tensor_body(datatype="FP32", data=[0, 1, 2, 10**400]), None, "range"),
+    "number beyond all": (tensor_body(datatype="FP32", data=[0, 1, 2, 10**400]), None,
+        "fp32 is -3.40282e+38 to 3.40282e+38"),
+    "whole number beyond all": (
+        tensor_body(datatype="INT64", data=[0, 1, 2, 2**63]), None,
+        "int64 is -9223372036854775808 to 9223372036854775807"),
     "parameters no object": (tensor_body(parameters=7), None, "parameters"),
     "data and binary": (tensor_body(parameters={"binary_data_size": 4}), None, "both"),
     "truncated": (*binary_body(4, b"abc"), "3 came"),

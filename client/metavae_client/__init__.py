@@ -4,7 +4,8 @@
 """
 
 from metavae_client.probe import linear_probe
+from metavae_client.remote import RemoteEmbedder
 from metavae_client.result import ProbeResult
 from metavae_client.sample import Protocol
 
-__all__ = ["ProbeResult", "Protocol", "linear_probe"]
+__all__ = ["ProbeResult", "Protocol", "RemoteEmbedder", "linear_probe"]

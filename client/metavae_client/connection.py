@@ -29,11 +29,17 @@ logger = logging.getLogger(__name__)
 _TRANSIENT = {429, 500, 502, 503, 504, 507}  # TorchServe answers 507 when a worker has died
 _FIRST_DELAY = 0.1  # seconds
 _LONGEST_DELAY = 5.0
+_SHORTEST_TRY = 0.1
+_MOST_TOKENS = 4  # per request: a file that changes all the time must not keep it busy
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: for one try, and for one request with all its retries."""
+    """Seconds: for one try, and for one request with all its retries.
+
+    A try ends with its time even if its reply still trickles in; only while it connects, sends or
+    waits for the reply's headers, each of these may take that long by itself.
+    """
 
     timeout: float = 30.0
     give_up_after: float = 60.0
@@ -66,8 +72,8 @@ class Connection:
     """A pool of connections to one server, for any number of threads.
 
     A request that the server could not take (500, 503, 507, a reset, a timeout) is sent again
-    after a random delay that doubles in the mean, or after Retry-After. A refused token is read
-    again from its file once per request.
+    after a random delay that doubles in the mean, or after Retry-After. In place of a refused
+    token others are tried, as long as `tokens` has one that this request has not tried.
     """
 
     def __init__(self, url: str, tokens: Tokens, key: Key, patience: Patience) -> None:
@@ -80,9 +86,7 @@ class Connection:
         self._reached = False
         self._closed = threading.Event()
         # A proxy of the environment is for the network, not for this machine.
-        self._http = httpx.Client(
-            base_url=parsed, timeout=patience.timeout, trust_env=not is_local(parsed)
-        )
+        self._http = httpx.Client(base_url=parsed, trust_env=not is_local(parsed))
 
     def send(
         self,
@@ -98,28 +102,40 @@ class Connection:
         Raises ServerUnreachable, Unauthorized, ModelNotServed (for `model`), RequestRefused,
         GaveUp or BadReply.
         """
-        started, tries, renewed = time.monotonic(), 0, False
+        started, tries = time.monotonic(), 0
+        refused: set[str | None] = set()
         while True:
             tries, token = tries + 1, self._token
-            response, trouble = self._try(method, path, body, headers or {}, token)
+            authorized = {**(headers or {}), **_authorization(token)}
+            now = time.monotonic()
+            deadline = min(now + self._patience.timeout, started + self._patience.give_up_after)
+            response, trouble = self._try(method, path, body, authorized, deadline)
             if response is not None and _is_unauthorized(response):
-                if renewed or not self._renew(token):
+                refused.add(token)
+                other = self._tokens.read(self._key, refused)
+                if other is None or len(refused) > _MOST_TOKENS:
                     raise self._unauthorized(token)
-                renewed = True
+                self._token = other
                 continue
             if response is not None and response.status_code not in _TRANSIENT:
                 return self._checked(response, model)
             elapsed = time.monotonic() - started
             delay = _delay(tries, response)
+            gave_up = GaveUp(self.url, tries=tries, seconds=elapsed, last=trouble)
             if elapsed + delay >= self._patience.give_up_after or self._closed.is_set():
-                raise GaveUp(self.url, tries=tries, seconds=elapsed, last=trouble)
+                raise gave_up
             logger.info("%s: %s; trying again in %.1f s", self.url, trouble, delay)
-            self._closed.wait(delay)
+            if self._wait(delay):
+                raise gave_up
 
     def close(self) -> None:
         """Close the connections; requests that wait for a retry give up."""
         self._closed.set()
         self._http.close()
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait, for no longer than until the connection is closed; whether it is."""
+        return self._closed.wait(seconds)
 
     def _try(
         self,
@@ -127,14 +143,11 @@ class Connection:
         path: str,
         body: bytes | None,
         headers: Mapping[str, str],
-        token: str | None,
+        deadline: float,
     ) -> tuple[httpx.Response | None, str]:
-        """The reply, if one came, and what is wrong, in words."""
-        authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        """The reply, if one came by the deadline, and what is wrong, in words."""
         try:
-            response = self._http.request(
-                method, path, content=body, headers={**headers, **authorization}
-            )
+            response = self._reply(method, path, body, headers, deadline)
         except httpx.ConnectError as error:
             # Nothing has ever answered here: it is not a matter of patience.
             if not self._reached:
@@ -147,13 +160,38 @@ class Connection:
             return None, "the connection being refused"
         except httpx.TransportError as error:
             return None, f"a {type(error).__name__}"
+        except RuntimeError:  # httpx's word for a client that another thread has closed
+            if not self._closed.is_set():
+                raise
+            return None, "the connection being closed here"
         self._reached = True
         return response, f"HTTP {response.status_code} ({_message(response)})"
 
-    def _renew(self, refused: str | None) -> bool:
-        """Read the token again; whether it is another than the one that was refused."""
-        self._token = self._tokens.read(self._key)
-        return self._token is not None and self._token != refused
+    def _reply(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        deadline: float,
+    ) -> httpx.Response:
+        """The whole reply; raises ReadTimeout if it is still coming in at the deadline."""
+        # httpx's own timeout is for each read: a reply could trickle in for ever.
+        left = max(deadline - time.monotonic(), _SHORTEST_TRY)
+        chunks = []
+        with self._http.stream(
+            method, path, content=body, headers=headers, timeout=left
+        ) as response:
+            for chunk in response.iter_raw():
+                chunks.append(chunk)
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the reply took too long", request=response.request)
+        return httpx.Response(
+            response.status_code,
+            headers=response.headers,
+            content=b"".join(chunks),
+            request=response.request,
+        )
 
     def _checked(self, response: httpx.Response, model: str) -> httpx.Response:
         if response.is_success:
@@ -194,6 +232,10 @@ class Connection:
             " key_file.json as --token-file or METAVAE_TOKEN_FILE, or start it again",
             field="token",
         )
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _delay(tries: int, response: httpx.Response | None) -> float:

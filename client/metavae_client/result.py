@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from metavae_client.linear import MAX_ITERATIONS
 from metavae_zoo.card import Interval, ProbeRecord
 from metavae_zoo.statistics import confidence_interval
 
@@ -83,6 +84,17 @@ class ProbeResult:
         return confidence_interval(by_draw.tolist())
 
     @property
+    def differences(self) -> str:
+        """How the probe differs from the paper's, in one line."""
+        context = (
+            f"each draw has one context of {self.context_size} images for all of its images, where"
+            " the paper draws 10 per query; "
+            if self.context_size
+            else ""
+        )
+        return f"Unlike the paper's: {context}max_iter {MAX_ITERATIONS:,}"
+
+    @property
     def floors(self) -> dict[str, float]:
         """Each floor's mean over held-out values."""
         names = self.values[0].floors
@@ -132,7 +144,7 @@ class ProbeResult:
             protocol=(
                 f"logistic regression on the embeddings of each held-out {self.axis} of"
                 f" {self.family}, {self.split} split; context from the same distribution and part;"
-                " intervals over context draws"
+                f" intervals over context draws. {self.differences}"
             ),
             seed=self.seed,
             train_size=self.train_size,

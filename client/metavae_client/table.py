@@ -82,7 +82,7 @@ def _notes(result: ProbeResult) -> list[str]:
             f"The paper's mean: {result.paper.accuracy:.3f} ({result.paper.source};"
             " 60,000 train and 10,000 test images)"
         )
-    notes.append(protocol_line(result))
+    notes += [protocol_line(result), result.differences]
     if result.contexts > 1:
         notes.append(f"± is a 95% interval over the {result.contexts} context draws")
     if not result.converged:

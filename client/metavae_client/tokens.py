@@ -1,13 +1,15 @@
 """The token that a server wants, and where it is found.
 
 TorchServe makes new tokens at each start and lets them expire, so a file is read again whenever
-a token is refused. No token is ever part of an error, a log or a `repr`.
+a token is refused, and the next file is tried: one may be what a server left that has ended. No
+token is ever part of an error, a log or a `repr`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
@@ -37,27 +39,31 @@ class Tokens:
             self._path = Path(named) if named else None
         self._found = [token_file(default_store()), Path(KEY_FILE)] if local else []
 
-    def read(self, key: Key) -> str | None:
-        """The token as it is now; None where there is none. Raises Unauthorized for a bad file."""
+    def read(self, key: Key, refused: Set[str | None] = frozenset()) -> str | None:
+        """The first token as it is now that was not `refused`; None where there is none.
+
+        Raises Unauthorized for a file that holds no token.
+        """
         if self._token is not None:
-            return _checked(self._token, "the token that was given")
-        path = self._file()
-        return None if path is None else _checked(_from_key_file(path, key), f"{path}")
+            tokens = iter([_checked(self._token, "the token that was given")])
+        else:
+            tokens = (_checked(_from_key_file(path, key), f"{path}") for path in self._files())
+        return next((token for token in tokens if token not in refused), None)
 
     def origin(self) -> str:
         """Where the token comes from, for people."""
         if self._token is not None:
             return "the token that was given (METAVAE_TOKEN)"
-        path = self._file()
-        if path is not None:
-            return f"the token of {path}"
+        files = self._files()
+        if files:
+            return f"the token of {' and that of '.join(map(str, files))}"
         searched = ", ".join(str(path) for path in self._found) or "no file named"
         return f"no token (looked at METAVAE_TOKEN, METAVAE_TOKEN_FILE, {searched})"
 
-    def _file(self) -> Path | None:
+    def _files(self) -> list[Path]:
         if self._path is not None:
-            return self._path
-        return next((path for path in self._found if path.is_file()), None)
+            return [self._path]
+        return [path for path in self._found if path.is_file()]
 
 
 def _from_key_file(path: Path, key: Key) -> str:

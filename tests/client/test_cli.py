@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,6 +210,18 @@ def test_context_and_summary_together_are_wrong_usage(files):
 @pytest.mark.parametrize("command", [[], ["embed"], ["summarize"], ["models"], ["probe"]])
 def test_every_command_explains_itself(command):
     assert CliRunner().invoke(main, [*command, "--help"]).exit_code == 0
+
+
+def test_the_readmes_example_runs_as_it_stands(server, local, images, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [example] = re.findall(r"```python\n(.*?RemoteEmbedder.*?)```", readme, re.DOTALL)
+    address, model = re.findall(r'RemoteEmbedder\("(.*?)", "(.*?)"\)', example)[0]
+    example = example.replace(address, server.url).replace(model, local.card.name)
+    monkeypatch.setenv("METAVAE_TOKEN_FILE", str(server.token_file))
+    names: dict[str, Any] = {"context": images[:50, 0], "queries": images[50:70, 0]}
+    exec(example, names)  # noqa: S102
+    expected = local.embed(images[50:70], local.summarize(images[:50]))
+    assert np.array_equal(names["embeddings"].mean, expected.mean)
 
 
 def test_the_installed_command_exits_with_1_and_one_line(files):

@@ -5,6 +5,7 @@ import sys
 
 CHECK = """
 import sys
+from metavae_client import RemoteEmbedder, linear_probe
 import metavae_client, metavae_client.cli, metavae_client.remote, metavae_client.probe
 import metavae_client.plots, metavae_client.table, metavae_client.files
 heavy = {"torch", "torchvision", "onnxruntime", "onnx"} & set(sys.modules)

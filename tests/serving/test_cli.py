@@ -1,0 +1,97 @@
+"""What the commands take from options and environment, and say without starting anything."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from metavae_serving.cli import main
+from metavae_serving.configuration import CONFIGURATION, read_settings
+
+
+def serve(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, arguments)
+    return done.exit_code, done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "clash"),
+    [
+        ("WORKERS", "2", True),
+        ("WORKERS", "1", False),
+        ("DEVICE", "cuda", True),
+        ("DEVICE", "cpu", False),
+        ("DEVICE", "auto", False),
+    ],
+)
+def test_workers_and_device_are_decided_when_packing(
+    store, settings, monkeypatch, name, value, clash
+):
+    monkeypatch.setenv(f"METAVAE_{name}", value)
+    packed = (store / CONFIGURATION).read_bytes()
+    with socket.create_server(("127.0.0.1", settings.port)):  # as far as it may get
+        code, output = serve("start", "--store", str(store))
+    assert code == (2 if clash else 1)
+    assert ("NAME" if clash else f"port {settings.port}") in output
+    assert (store / CONFIGURATION).read_bytes() == packed
+
+
+def test_an_address_from_the_environment_is_written_into_the_store(store, settings, monkeypatch):
+    monkeypatch.setenv("METAVAE_PORT", str(settings.port))
+    monkeypatch.setenv("METAVAE_HOST", "localhost")
+    with socket.create_server(("127.0.0.1", settings.port)):
+        assert serve("start", "--store", str(store))[0] == 1
+    assert read_settings(store) == replace(settings, host="localhost")
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "[::1]", "", "a,b", "a=b", "http://here"])
+def test_a_host_that_torchserve_cannot_take_is_one_clear_error(store, host):
+    code, output = serve("start", "--store", str(store), "--host", host)
+    assert code == 1
+    assert f"{host!r} is neither an IPv4 address nor a name" in output
+
+
+@pytest.mark.parametrize("command", [[], ["pack"], ["start"], ["ready"], ["stop"]])
+def test_every_command_has_help(command):
+    code, output = serve(*command, "--help")
+    assert code == 0
+    assert "Usage" in output
+
+
+BASE_INSTALL = """
+import sys
+from importlib.abc import MetaPathFinder
+
+MISSING = {"psutil", "yaml", "ts", "model_archiver", "torch", "onnxruntime"}
+class Without(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Without())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in MISSING else found(name)
+from metavae_serving.cli import main
+main()
+"""
+
+
+def test_a_base_install_explains_itself_and_says_what_to_install(store, bundle, tmp_path):
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", BASE_INSTALL, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    for command in ([], ["pack"], ["start"], ["ready"], ["stop"]):
+        assert call(*command, "--help").returncode == 0
+    commands = (["pack", bundle.path], ["start"], ["ready"], ["stop"])
+    for command in commands:
+        done = call(*command, "--store", tmp_path / "new" if command[0] == "pack" else store)
+        assert done.returncode == 1
+        assert "pip install 'metavae[serve]'" in done.stderr
+        assert len(done.stderr.splitlines()) == 1

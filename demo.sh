@@ -10,7 +10,7 @@ export METAVAE_STORE=$out/store
 port=${METAVAE_PORT:-8080}
 export METAVAE_PORT=$port METAVAE_URL=http://127.0.0.1:$port
 export METAVAE_TOKEN_FILE=$METAVAE_STORE/.run/key_file.json
-unset METAVAE_TOKEN
+unset METAVAE_TOKEN METAVAE_HOST METAVAE_MODEL METAVAE_WORKERS METAVAE_ZOO
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 stop() { "$bin/metavae-serve" stop >/dev/null 2>&1 || true; }

@@ -19,7 +19,9 @@ from metavae_zoo.errors import BadBundle, UnknownName
 
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
-    """An empty zoo of the user's, and no shipped models."""
+    """An empty zoo of the user's, no shipped models, and an index of none."""
+    (tmp_path / "empty.json").write_text('{"models": {}}')
+    monkeypatch.setenv("METAVAE_INDEX", str(tmp_path / "empty.json"))
     monkeypatch.setenv("METAVAE_ZOO", str(tmp_path / "zoo"))
     monkeypatch.setattr(index, "shipped_bundles", lambda: tmp_path / "shipped")
     return tmp_path / "zoo"

@@ -14,7 +14,7 @@ from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.sample import CONTEXT_SIZE, CONTEXTS, Protocol
 from metavae_client.served import only_name
 from metavae_zoo.card import ModelCard
-from metavae_zoo.console import Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
 from metavae_zoo.embedder import Embedder, Embeddings
 from metavae_zoo.families import family
 
@@ -51,7 +51,7 @@ def _server(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings=HELP_OPTIONS)
 @version_option
 def main() -> None:
     """Embed images with a served model, and measure what the embeddings are worth.

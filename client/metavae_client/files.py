@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,18 @@ from metavae_zoo.errors import BadImages
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.summary import Summary
 
+# What numpy raises for a damaged file, or for one that declares more than there is.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -45,7 +58,7 @@ def read_summary(path: Path) -> Summary:
             return Summary(
                 np.asarray(saved["total"], np.float64), int(saved["count"]), str(saved["model"])
             )
-    except (OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise BadFile(
             f"{path} cannot be read as a summary ({_reason(error, 'it is none')})",
             hint="Make it with `metavae-client summarize IMAGES --out s.npz`",
@@ -101,7 +114,7 @@ def _files(path: Path) -> list[Path]:
 def _read_array(path: Path, card: ModelCard, field: str) -> Images:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except _UNREADABLE as error:
         raise BadFile(
             f"{path} cannot be read as an array ({_reason(error, 'it is no .npy of numbers')})",
             hint="Write it with `numpy.save`, as uint8 [N, H, W] or [N, C, H, W]",
@@ -128,7 +141,8 @@ def _read_picture(path: Path, card: ModelCard) -> Images:
                     hint="Resize it as the model's family does",
                 )
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError) as error:  # Pillow raises the latter for a damaged PNG
+    # Pillow raises SyntaxError for a damaged PNG, and refuses to open a picture that is huge.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadFile(
             f"{path} cannot be read as a picture ({_reason(error, 'it is damaged, or none')})",
             hint=f"Give a .npy array, a picture ({', '.join(PICTURES)}) or a folder of pictures",

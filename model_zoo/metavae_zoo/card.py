@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from metavae_zoo.errors import BadBundle
 
 SCHEMA = 1
-RESTORE = "Get the bundle again: `metavae-zoo pull NAME`, or restore it from where it came"
+RESTORE = (
+    "Delete its folder; a model that ships is found again then, another comes with"
+    " `metavae-zoo pull NAME`"
+)
 
 
 class _Frozen(BaseModel):

@@ -9,10 +9,11 @@ import click
 
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.card import Interval, ModelCard
-from metavae_zoo.console import Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
+from metavae_zoo.errors import BadBundle
 
 
-@click.group(cls=Commands)
+@click.group(cls=Commands, context_settings=HELP_OPTIONS)
 @version_option
 def main() -> None:
     """List, fetch, verify and build metavae models.
@@ -40,6 +41,7 @@ def list_models(as_json: bool, markdown: bool) -> None:
                 "name": one.name,
                 "size": one.size,
                 "here": one.card is not None,
+                "problem": one.problem,
                 "accuracy": accuracy.mean if (accuracy := _accuracy(one.card)) else None,
             }
             for one in found
@@ -51,8 +53,8 @@ def list_models(as_json: bool, markdown: bool) -> None:
         accuracy = _accuracy(one.card)
         click.echo(
             f"{one.name:{width}}  {one.size / 1e6:5.1f} MB  "
-            f"{'here' if one.card else 'to pull'}  "
-            f"{f'probe {_interval(accuracy)}' if accuracy else ''}".rstrip()
+            f"{'here' if one.card else 'damaged' if one.problem else 'to pull'}  "
+            f"{f'probe {_interval(accuracy)}' if accuracy else one.problem}".rstrip()
         )
 
 
@@ -86,10 +88,18 @@ def verify(names: tuple[str, ...]) -> None:
     from metavae_zoo.embedder import OnnxEmbedder
     from metavae_zoo.index import find_bundle, local_names
 
+    damaged = 0
     for name in names or local_names():
-        bundle = find_bundle(name)
-        OnnxEmbedder(bundle)
-        click.echo(f"{name}: {len(bundle.files)} files and the golden outputs are as exported")
+        try:
+            bundle = find_bundle(name)
+            OnnxEmbedder(bundle)
+        except BadBundle as error:  # the others are still worth knowing about
+            damaged += 1
+            click.echo(f"Error: {error}", err=True)
+        else:
+            click.echo(f"{name}: {len(bundle.files)} files and the golden outputs are as exported")
+    if damaged:
+        raise SystemExit(1)
 
 
 @main.command()
@@ -224,8 +234,8 @@ def _page(bundle: Bundle) -> str:
             f"  linear probe of the held-out values, {probe.train_size} training and"
             f" {probe.test_size} test images, contexts of {probe.context_size}",
             f"    {'this model':24} {_interval(probe.accuracy)} over {probe.accuracy.n} contexts",
-            f"    {f'{len(card.results.seeds)} training seeds':24}"
-            f" {_interval(card.results.accuracy_over_seeds)}",
+            f"    {'mean over training seeds':24} {_interval(card.results.accuracy_over_seeds)}"
+            f" over {len(card.results.seeds)}",
         ]
         lines += [f"    {floor:24} {value:.4f}" for floor, value in probe.floors.items()]
         if probe.paper is not None:

@@ -45,4 +45,6 @@ class Commands(click.Group):
             ) from error
 
 
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
 version_option = click.version_option(__version__, message="%(prog)s %(version)s")

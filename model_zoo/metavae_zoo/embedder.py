@@ -80,9 +80,11 @@ def pooled_rows(
     if isinstance(summary, Summary):
         check_summary(card, summary)
         return np.broadcast_to(summary.mean, (queries, card.feature_dim))
-    if len(summary) != queries:
+    if not isinstance(summary, Sequence) or len(summary) != queries:
         raise BadSummary(
-            f"{len(summary)} summaries for {queries} queries, expected one, or one per query",
+            f"{len(summary) if isinstance(summary, Sequence) else type(summary).__name__} summaries"
+            f" for {queries} queries, expected one, or one per query",
+            hint="Give one Summary for all queries, or a list of as many as there are queries",
             field="summary",
         )
     for one in summary:

@@ -16,7 +16,12 @@ def as_images(array: ArrayLike, image_shape: tuple[int, int, int], *, field: str
     Takes [N, H, W] (for one channel) or [N, C, H, W]; uint8 of 0-255, or floating point of 0-1,
     which is rounded to 8 bits; uint8 is not copied. Raises BadImages, naming `field`, else.
     """
-    images = np.asarray(array)
+    try:
+        images = np.asarray(array)
+    except ValueError as error:  # rows of different lengths
+        raise BadImages(
+            f"{field} is no array ({error})", hint="Make all images of one size", field=field
+        ) from error
     channels, height, width = image_shape
     layouts = [(channels, height, width)] + ([(height, width)] if channels == 1 else [])
     if tuple(images.shape[1:]) not in layouts or images.ndim < 3:

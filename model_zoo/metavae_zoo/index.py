@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from metavae_zoo.bundle import CARD, Bundle, check_file, open_bundle, replacing_folder, sha256_of
@@ -58,11 +58,15 @@ class Index(BaseModel):
 
 @dataclass(frozen=True)
 class Listing:
-    """A known model; `card` where it lies on this machine, else None; `size` in bytes."""
+    """A known model: its `card` where it lies on this machine, else None; `size` in bytes.
+
+    `problem` says what is wrong with one that is here and damaged.
+    """
 
     name: str
     size: int
-    card: ModelCard | None
+    card: ModelCard | None = None
+    problem: str = ""
 
 
 def shipped_bundles() -> Path:
@@ -81,7 +85,7 @@ def read_index() -> dict[str, IndexEntry]:
     source = Path(named) if named else files("metavae_zoo").joinpath("index.json")
     try:
         return Index.model_validate_json(source.read_text()).models
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # pydantic's errors are ValueErrors
         reason = " ".join(str(error).split())
         raise BadIndex(
             f"{source} is not an index of models ({reason})",
@@ -113,9 +117,15 @@ def find_bundle(name: str) -> Bundle:
     Raises UnknownName for a name that is neither here nor in the index, BadBundle for one that is
     damaged, or that must be pulled first.
     """
-    for folder in (user_bundles(), shipped_bundles()):
-        if (folder / name).is_dir():
-            return open_bundle(folder / name)
+    if name in local_names():
+        homes = [folder / name for folder in (user_bundles(), shipped_bundles())]
+        bundle = open_bundle(next(home for home in homes if home.is_dir()))
+        if bundle.card.name != name:
+            raise BadBundle(
+                f"{bundle.path} holds model {bundle.card.name}",
+                hint=f"Name the folder {bundle.card.name}, or take it in with `metavae-zoo add`",
+            )
+        return bundle
     if name in read_index():
         raise BadBundle(
             f"model {name} is not on this machine", hint=f"Get it: `metavae-zoo pull {name}`"
@@ -140,15 +150,20 @@ def known_names() -> list[str]:
 
 
 def listings() -> list[Listing]:
-    """All models in the index or on this machine, by name; raises BadBundle for a damaged one."""
-    here = {name: find_bundle(name) for name in local_names()}
-    index = read_index()
+    """All models in the index or on this machine, by name."""
+    here, index = set(local_names()), read_index()
     return [
-        Listing(name, here[name].size, here[name].card)
-        if name in here
-        else Listing(name, index[name].size, None)
+        _local_listing(name) if name in here else Listing(name, index[name].size)
         for name in known_names()
     ]
+
+
+def _local_listing(name: str) -> Listing:
+    try:
+        bundle = find_bundle(name)
+    except BadBundle as error:
+        return Listing(name, 0, problem=str(error))
+    return Listing(name, bundle.size, bundle.card)
 
 
 def pull(name: str, *, progress: bool = False) -> Bundle:

@@ -62,6 +62,12 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
     """
     store = store.resolve()
     check_installed()
+    names = [bundle.card.name for bundle in bundles]
+    if len(set(names)) < len(names):
+        raise BadStore(
+            f"two of the models are named alike ({', '.join(sorted(names))})",
+            hint="Give each model once",
+        )
     _check_replaceable(store)
     refuse_if_running(store)
     for bundle in bundles:

@@ -52,7 +52,8 @@ def split_body(
     except (ValueError, RecursionError) as error:
         raise BadRequest(
             f"the first {length} bytes of the body are not JSON ({error})",
-            hint=f"Where binary tensors follow the JSON, give its length as {HEADER_LENGTH}",
+            hint='Send one object, {"inputs": [...]}, of finite numbers; where binary'
+            f" tensors follow it, give its length as {HEADER_LENGTH}",
         ) from error
     if not isinstance(content, dict):
         raise BadRequest(

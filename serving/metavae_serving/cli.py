@@ -20,7 +20,7 @@ from metavae_serving import launch, process
 from metavae_serving.archive import best_device, bundle_of, configure, pack
 from metavae_serving.configuration import LOOPBACK, Settings, read_settings
 from metavae_serving.errors import ServerFailed
-from metavae_zoo.console import Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
 from metavae_zoo.places import default_store, token_file
 
 _DEFAULTS = Settings()
@@ -75,7 +75,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(cls=Commands)
+@click.group(cls=Commands, context_settings=HELP_OPTIONS)
 @version_option
 def main() -> None:
     """Serve models of the zoo over HTTP, with TorchServe."""
@@ -120,7 +120,7 @@ def start_command(
     with _terminable():
         try:
             if names:
-                _pack(names, store, **options)
+                _pack(names, store, starting=True, **options)
             else:
                 _reconfigure(store, **options)
             _start(store, timeout)
@@ -160,12 +160,21 @@ def stop_command(store: Path) -> None:
     click.echo("stopped")
 
 
-def _pack(names: tuple[str, ...], store: Path, device: str | None, **options: Any) -> None:
+def _pack(
+    names: tuple[str, ...],
+    store: Path,
+    *,
+    device: str | None,
+    starting: bool = False,
+    **options: Any,
+) -> None:
     bundles = [bundle_of(name) for name in dict.fromkeys(names)]
     if device in (None, "auto"):
         device = best_device(bundles[0])
     given = {name: value for name, value in options.items() if value is not None}
     settings = replace(_DEFAULTS, device=device, **given)
+    if starting:
+        launch.check_ports(settings)  # before an earlier store is replaced
     pack(bundles, store, settings)
     for bundle in bundles:
         click.echo(f"packed {bundle.card.name} for {settings.device} into {store}")

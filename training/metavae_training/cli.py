@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from metavae_zoo.console import Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
 
 _DATA_ROOT = click.option(
     "--data-root",
@@ -17,7 +17,7 @@ _DATA_ROOT = click.option(
 )
 
 
-@click.group(cls=Commands)
+@click.group(cls=Commands, context_settings=HELP_OPTIONS)
 @version_option
 def main() -> None:
     """Train metavae models over families of distributions and export them to ONNX.

@@ -116,7 +116,6 @@ def start_command(
     Returns when every worker is ready.
     """
     process.refuse_if_running(store)  # so that one which runs below is ours to stop
-    serving = False
     with _terminable():
         try:
             if names:
@@ -124,14 +123,13 @@ def start_command(
             else:
                 _reconfigure(store, **options)
             _start(store, timeout)
-            serving = foreground
             if foreground:
                 _wait_for_end(store)
         except (KeyboardInterrupt, SystemExit) as end:
             if process.running(store) is not None:
                 process.stop(store)
-                click.echo("stopped")
-            if not serving:
+            click.echo("stopped")
+            if not foreground:  # where a signal is the way to end it, it is no failure
                 raise SystemExit(130 if isinstance(end, KeyboardInterrupt) else end.code) from end
 
 

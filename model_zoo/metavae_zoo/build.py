@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
 
-from metavae_zoo.bundle import CARD, Bundle, open_bundle, replacing_folder
+from metavae_zoo.bundle import Bundle, copy_bundle, open_bundle
 from metavae_zoo.card import ProbeRecord, Results, SeedRecord
 from metavae_zoo.errors import MetavaeError, UnknownName
 from metavae_zoo.places import user_bundles
@@ -59,7 +58,8 @@ def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -
         chosen_by="highest validation ELBO; no held-out value is used",
         commands=[f"metavae-zoo build {name} --seeds {seeds}"],
     )
-    return _install(shipped, results, (out or user_bundles()) / name)
+    card = shipped.card.model_copy(update={"results": results})
+    return copy_bundle(shipped, (out or user_bundles()) / name, card=card)
 
 
 def _train(name: str, seed: int, device: str, runs: Path) -> Bundle:
@@ -78,16 +78,6 @@ def _probe(bundle: Bundle, *, floors: bool) -> ProbeRecord:
         "metavae-client", "probe", "--in-process", "--json", *arguments, zoo=bundle.path.parent
     )
     return ProbeRecord.model_validate(found["record"])
-
-
-def _install(bundle: Bundle, results: Results, target: Path) -> Bundle:
-    card = bundle.card.model_copy(update={"results": results})
-    with replacing_folder(target) as scratch:
-        for file in bundle.files:
-            shutil.copyfile(file, scratch / file.name)
-        (scratch / CARD).write_text(card.to_json())
-        open_bundle(scratch)
-    return open_bundle(target)
 
 
 def _command(*words: object, zoo: Path | None = None) -> Any:

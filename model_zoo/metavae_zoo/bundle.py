@@ -122,3 +122,17 @@ def write_bundle(
         (scratch / CARD).write_text(card.model_copy(update={"files": hashes}).to_json())
         verify(open_bundle(scratch))
     return open_bundle(path)
+
+
+def copy_bundle(bundle: Bundle, target: Path, *, card: ModelCard | None = None) -> Bundle:
+    """Copy a bundle to `target`, whole and verified or not at all; `card` takes its card's place.
+
+    What was at `target` is replaced.
+    """
+    with replacing_folder(target) as scratch:
+        for file in bundle.files:
+            shutil.copyfile(file, scratch / file.name)
+        if card is not None:
+            (scratch / CARD).write_text(card.to_json())
+        open_bundle(scratch)
+    return open_bundle(target)

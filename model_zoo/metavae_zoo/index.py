@@ -9,7 +9,6 @@ hashes reaches every byte.
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +17,15 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from metavae_zoo.bundle import CARD, Bundle, check_file, open_bundle, replacing_folder, sha256_of
+from metavae_zoo.bundle import (
+    CARD,
+    Bundle,
+    check_file,
+    copy_bundle,
+    open_bundle,
+    replacing_folder,
+    sha256_of,
+)
 from metavae_zoo.card import ModelCard
 from metavae_zoo.errors import BadBundle, MetavaeError, UnknownName
 from metavae_zoo.places import user_bundles
@@ -228,9 +235,4 @@ def add(folder: Path) -> Bundle:
     A bundle of that name that is there already is replaced.
     """
     source = open_bundle(folder)
-    target = user_bundles() / source.card.name
-    with replacing_folder(target) as scratch:
-        for file in source.files:
-            shutil.copyfile(file, scratch / file.name)
-        open_bundle(scratch)
-    return open_bundle(target)
+    return copy_bundle(source, user_bundles() / source.card.name)

@@ -5,26 +5,14 @@ The zoo knows neither training nor client, so it calls their commands.
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
-from typing import Any
 
 from metavae_zoo.bundle import Bundle, copy_bundle, open_bundle
 from metavae_zoo.card import ProbeRecord, Results, SeedRecord
-from metavae_zoo.errors import MetavaeError, UnknownName
+from metavae_zoo.commands import run_command
+from metavae_zoo.errors import UnknownName
 from metavae_zoo.places import user_bundles
 from metavae_zoo.statistics import confidence_interval
-
-
-class BuildFailed(MetavaeError):
-    """A command of the build that did not succeed."""
-
-    code = "build_failed"
 
 
 def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -> Bundle:
@@ -33,9 +21,9 @@ def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -
     The best is the one with the highest validation ELBO, on held-out *images* of *training*
     values. Every seed is probed on all held-out values with all training and test images. Runs
     under `runs` that were interrupted go on; finished ones are not repeated. Raises UnknownName
-    for a model without a recipe, BuildFailed where a command fails.
+    for a model without a recipe, CommandFailed where a command fails.
     """
-    recipes = [recipe["name"] for recipe in _command("metavae-train", "list", "--json")]
+    recipes = [recipe["name"] for recipe in run_command("metavae-train", "list", "--json")]
     if name not in recipes:
         raise UnknownName("recipe", name, recipes, "`metavae-train list` shows all")
     trained = [_train(name, seed, device, runs) for seed in range(seeds)]
@@ -65,8 +53,8 @@ def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -
 def _train(name: str, seed: int, device: str, runs: Path) -> Bundle:
     run = runs / name / f"seed-{seed}"
     arguments = [name, "--seed", seed, "--device", device, "--out", run]
-    trained = _command("metavae-train", "run", *arguments, "--json")
-    _command("metavae-train", "export", trained["checkpoint"], "--out", run / name, "--json")
+    trained = run_command("metavae-train", "run", *arguments, "--json")
+    run_command("metavae-train", "export", trained["checkpoint"], "--out", run / name, "--json")
     return open_bundle(run / name)
 
 
@@ -74,32 +62,7 @@ def _probe(bundle: Bundle, *, floors: bool) -> ProbeRecord:
     card = bundle.card
     arguments = ["--model", card.name, "--family", card.family, "--split", card.split]
     arguments += [] if floors else ["--no-floors"]
-    found = _command(
+    found = run_command(
         "metavae-client", "probe", "--in-process", "--json", *arguments, zoo=bundle.path.parent
     )
     return ProbeRecord.model_validate(found["record"])
-
-
-def _command(*words: object, zoo: Path | None = None) -> Any:
-    """Run one of our commands, its progress shown, and return the JSON that it prints."""
-    program, *arguments = map(str, words)
-    environment = {**os.environ, "METAVAE_ZOO": str(zoo)} if zoo else None
-    line = shlex.join([program, *arguments])
-    print(f"$ {line}", file=sys.stderr)
-    try:
-        done = subprocess.run(
-            [Path(sysconfig.get_path("scripts")) / program, *arguments],
-            stdout=subprocess.PIPE,
-            env=environment,
-            check=True,
-        )
-    except FileNotFoundError as error:
-        raise BuildFailed(
-            f"{program} is not installed", hint="`pip install 'metavae[all]'`"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise BuildFailed(
-            f"`{line}` failed with exit code {error.returncode}",
-            hint="Its own error is above; once that is mended, the build goes on from there",
-        ) from error
-    return json.loads(done.stdout)

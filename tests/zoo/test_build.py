@@ -14,9 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 from metavae_zoo import build as building
+from metavae_zoo import commands as commands_module
 from metavae_zoo.bundle import CARD, open_bundle
 from metavae_zoo.card import ModelCard
 from metavae_zoo.cli import main
+from metavae_zoo.commands import CommandFailed
 
 ELBO = {0: -120.0, 1: -110.0, 2: -130.0}
 ACCURACY = {0: 0.9, 1: 0.8, 2: 0.85}
@@ -71,7 +73,7 @@ class FakeCommands:
 @pytest.fixture
 def commands(bundle, monkeypatch) -> FakeCommands:
     fake = FakeCommands(bundle.path)
-    monkeypatch.setattr(building, "_command", fake)
+    monkeypatch.setattr(building, "run_command", fake)
     return fake
 
 
@@ -111,8 +113,8 @@ def test_a_model_without_a_recipe_is_one_clear_error(commands, tmp_path):
 
 
 def test_a_command_that_fails_stops_the_build(tmp_path, monkeypatch):
-    monkeypatch.setattr(building.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(commands_module.sysconfig, "get_path", lambda _: str(tmp_path))
     (tmp_path / "metavae-train").write_text("#!/bin/sh\nexit 3\n")
     (tmp_path / "metavae-train").chmod(0o755)
-    with pytest.raises(building.BuildFailed, match="failed with exit code 3"):
+    with pytest.raises(CommandFailed, match="failed with exit code 3"):
         building.build("any", seeds=1, device="cpu", runs=tmp_path, out=tmp_path)

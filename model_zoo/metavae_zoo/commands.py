@@ -1,0 +1,56 @@
+"""Our own commands as programs, for packages that may not import each other.
+
+The zoo knows neither training nor client, and training does not know the client: what one needs
+of another, it asks the command that users have, and reads the JSON that it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from metavae_zoo.errors import MetavaeError
+
+
+class CommandFailed(MetavaeError):
+    """One of our commands that is not installed, or did not succeed."""
+
+    code = "command_failed"
+
+
+def program_path(program: str) -> Path:
+    """Where `program`, such as metavae-client, is installed; raises CommandFailed if it is not."""
+    path = Path(sysconfig.get_path("scripts")) / program
+    if not path.is_file():
+        raise CommandFailed(f"{program} is not installed", hint="`pip install 'metavae[all]'`")
+    return path
+
+
+def run_command(*words: object, zoo: Path | None = None) -> Any:
+    """Run one of our commands, its progress shown, and return the JSON that it prints.
+
+    `zoo` is where it looks for bundles. Raises CommandFailed.
+    """
+    program, *arguments = map(str, words)
+    path = program_path(program)
+    line = shlex.join([program, *arguments])
+    print(f"$ {line}", file=sys.stderr)
+    try:
+        done = subprocess.run(
+            [path, *arguments],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "METAVAE_ZOO": str(zoo)} if zoo else None,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise CommandFailed(
+            f"`{line}` failed with exit code {error.returncode}",
+            hint="Its own error is above; once that is mended, the same command goes on from there",
+        ) from error
+    return json.loads(done.stdout)

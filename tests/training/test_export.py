@@ -92,7 +92,7 @@ def test_the_commands_train_and_export(tmp_path):
     ("arguments", "code", "says"),
     [
         (["run", "metavae-digits"], 1, "no recipe 'metavae-digits'"),
-        (["run", "metavae-digits-scale-sparse", "--epochs", "0"], 2, "--epochs"),
+        (["run", "metavae-digits-scale-sparse", "--epochs", "-1"], 2, "--epochs"),
         (["export", "nothing.safetensors"], 1, "is not a metavae checkpoint"),
     ],
 )

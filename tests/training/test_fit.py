@@ -17,19 +17,12 @@ import pytest
 import torch
 
 from metavae_training.checkpoint import BadCheckpoint, load_checkpoint
-from metavae_training.fit import (
-    CHECKPOINT,
-    LOG,
-    NotFinite,
-    RunMismatch,
-    fit,
-    kl_weight,
-    learning_rate,
-)
-from metavae_training.recipes import RECIPES, recipe
+from metavae_training.epochs import NotFinite, kl_weight, learning_rate
+from metavae_training.fit import CHECKPOINT, LOG, OutOfMemory, RunMismatch, fit
+from metavae_training.recipes import RECIPES, BadRecipe, recipe
 from metavae_zoo.errors import UnknownName
 
-fit_module = importlib.import_module("metavae_training.fit")
+epochs_module = importlib.import_module("metavae_training.epochs")
 SHORT = dataclasses.replace(recipe("metavae-digits-rotation-sparse"), epochs=4)
 
 
@@ -50,15 +43,15 @@ def uninterrupted(tmp_path_factory):
 def test_training_improves_the_selection_metric(uninterrupted):
     _, folder = uninterrupted
     lines = logged(folder)
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
-    assert lines[-1]["validation_elbo"] > lines[0]["validation_elbo"] + 5
+    assert [line["epoch"] for line in lines] == [0, 1, 2, 3, 4]
+    assert lines[-1]["validation_elbo"] > lines[1]["validation_elbo"] + 5
 
 
 def test_the_kept_checkpoint_is_the_best_on_validation(uninterrupted):
     checkpoint, folder = uninterrupted
     elbos = [line["validation_elbo"] for line in logged(folder)]
     assert checkpoint.best_validation_elbo == pytest.approx(max(elbos), abs=1e-3)
-    assert checkpoint.best_epoch == 1 + elbos.index(max(elbos))
+    assert checkpoint.best_epoch == elbos.index(max(elbos))
 
 
 def test_one_seed_repeats_to_the_bit_and_another_differs(uninterrupted, tmp_path):
@@ -82,7 +75,7 @@ def test_killed_and_resumed_ends_in_the_same_weights(tmp_path):
     with subprocess.Popen([*command, "--out", killed], stderr=subprocess.DEVNULL) as run:
         log = killed / LOG
         deadline = time.monotonic() + 120
-        while not (log.exists() and log.read_text().count("\n") >= 2):
+        while not (log.exists() and log.read_text().count("\n") >= 3):
             assert run.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             os.sched_yield()
@@ -96,7 +89,7 @@ def test_killed_and_resumed_ends_in_the_same_weights(tmp_path):
     )
     assert weights_equal(resumed.weights, straight.weights)
     assert weights_equal(resumed.optimizer, straight.optimizer)
-    assert [line["epoch"] for line in logged(killed)] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in logged(killed)] == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_a_folder_of_another_run_is_refused(uninterrupted):
@@ -104,19 +97,64 @@ def test_a_folder_of_another_run_is_refused(uninterrupted):
     with pytest.raises(RunMismatch, match="seed 3, asked for 4"):
         fit(SHORT, out=folder, seed=4)
     with pytest.raises(RunMismatch, match="recipe"):
-        fit(dataclasses.replace(SHORT, batch_size=50), out=folder, seed=3)
+        fit(dataclasses.replace(SHORT, batch_size=40), out=folder, seed=3)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch
+):
     steps = 1100 // SHORT.batch_size
     monkeypatch.setattr(
-        fit_module, "learning_rate", lambda recipe, step, _: 1e-3 if step < steps else math.inf
+        epochs_module,
+        "learning_rate",
+        lambda recipe, step, _: 1e-3 if step < steps + 3 else math.inf,
     )
-    with pytest.raises(NotFinite, match=r"epoch 2.*Lower the recipe's learning_rate"):
+    # The step after the one that made the weights infinite is the first without a bound.
+    with pytest.raises(NotFinite, match=rf"step {steps + 5}, in epoch 2.*Lower the recipe's"):
         fit(SHORT, out=tmp_path)
     kept = load_checkpoint(tmp_path / CHECKPOINT)
     assert kept.epoch == 1
     assert all(value.isfinite().all() for value in kept.weights.values())
+
+
+def test_a_device_out_of_memory_says_which_setting_to_lower(tmp_path, monkeypatch):
+    """The error is raised by hand: a CPU does not run out as a GPU does."""
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    whole = fit(dataclasses.replace(SHORT, epochs=1), out=tmp_path / "whole")
+    monkeypatch.setattr(epochs_module, "train_step", full)
+    with pytest.raises(OutOfMemory, match=r"Lower batch_size \(100\).*batch_size=48.*is kept"):
+        fit(dataclasses.replace(SHORT, epochs=1), out=tmp_path / "full")
+    kept = load_checkpoint(tmp_path / "full" / CHECKPOINT)
+    assert kept.epoch == 0
+    assert kept.weights.keys() == whole.weights.keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"train_values": []}, "train_values is .*at least 1"),
+        ({"train_values": [20]}, r"train_values is \[20\.0\], expected values that the split"),
+        ({"context_sizes": [5, 1001]}, r"context_sizes is .*1001.*1297 images leaves for it, 1000"),
+        ({"context_sizes": [0, 5]}, "context_sizes is .*greater than or equal to 1"),
+        ({"context_sizes": [9, 5]}, "expected a smaller size, then a larger"),
+        ({"latent_dim": 0}, "latent_dim is 0, expected a whole number, 1 or more"),
+        ({"validation_size": 1297}, "validation_size is 1297, expected at most"),
+        ({"batch_size": 1200, "context_sets": 1}, "batch_size is 1200, expected at most"),
+        ({"batch_size": 30}, "context_sets is 4, expected a divisor of the batch_size, 30"),
+        ({"learning_rate": -1}, "learning_rate is -1; input should be greater than 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan; input should be a finite number"),
+        ({"precision": "fp8"}, "precision is 'fp8'; input should be 'fp32' or 'bf16'"),
+        ({"family": "mnist-scale"}, "family is mnist-scale, expected to be what the recipe's"),
+        ({"depth": 3}, "has no setting 'depth'. The settings of model metavae are hidden, latent"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_refused(tmp_path, settings, says):
+    with pytest.raises(BadRecipe, match=says):
+        fit(SHORT.changed(settings), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_log_that_was_cut_short_does_not_stop_a_run(tmp_path):
@@ -125,7 +163,7 @@ def test_a_log_that_was_cut_short_does_not_stop_a_run(tmp_path):
     (tmp_path / "cut" / LOG).write_text('{"epoch": 1, "trai')
     again = fit(two.recipe, out=tmp_path / "cut")
     assert weights_equal(two.weights, again.weights)
-    assert [line["epoch"] for line in logged(tmp_path / "cut")] == [1, 2]
+    assert [line["epoch"] for line in logged(tmp_path / "cut")] == [0, 1, 2]
 
 
 def test_schedules_start_and_end_where_they_say():

@@ -39,11 +39,13 @@ class Corpus:
 def load_corpus(recipe: Recipe, data_root: Path | None, device: torch.device) -> Corpus:
     """Read the training part of a recipe's training distributions onto the device.
 
-    The validation images are one slice of base images, held out of every distribution.
+    Raises BadRecipe where they are too few for its settings, DataUnavailable. The validation
+    images are one slice of base images, held out of every distribution.
     """
     source = family(recipe.family)
-    images = source.images_at(source.split(recipe.split).train_values, "train", data_root)
+    images = source.images_at(recipe.values, "train", data_root)
     count = len(images[0])
+    recipe.check_data(count)
     order = np.random.default_rng(VALIDATION_SHUFFLE).permutation(count)
     held, kept = np.split(order, [recipe.validation_size])
     train, validation = (

@@ -55,10 +55,9 @@ def _scaled(images: Tensor) -> Tensor:
 def model_of(checkpoint: Checkpoint) -> Model:
     """The best weights of a checkpoint as a model."""
     source = family(checkpoint.recipe.family)
-    distributions = len(source.split(checkpoint.recipe.split).train_values)
     model = build_model(
         checkpoint.recipe,
-        distributions=distributions,
+        distributions=len(checkpoint.recipe.values),
         pixels=int(np.prod(source.image_shape)),
         seed=checkpoint.seed,
     )
@@ -97,7 +96,7 @@ def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
         model=recipe.model,
         family=recipe.family,
         split=recipe.split,
-        train_values=list(split.train_values),
+        train_values=list(recipe.values),
         held_out_values=list(split.held_out_values),
         image_shape=source.image_shape,
         feature_dim=model.feature_dim,

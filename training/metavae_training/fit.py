@@ -7,6 +7,7 @@ same weights, bit for bit on the CPU, as one that was not.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -14,15 +15,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from metavae_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from metavae_training.data import Corpus, batches, load_corpus
+from metavae_training.data import load_corpus
+from metavae_training.epochs import Terms, train_epoch, validate
 from metavae_training.models import MODELS, Model
-from metavae_training.recipes import Recipe
+from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import DeviceUnavailable, MetavaeError
 from metavae_zoo.families import family
 
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
-_SAVE_INTERVAL = 30.0  # seconds; a saved epoch is resumed from, so this costs time, never results
+_SAVE_INTERVAL = 30.0  # seconds; what a kill takes is trained again to the same bits
 
 
 class RunMismatch(MetavaeError):
@@ -39,10 +41,10 @@ class RunMismatch(MetavaeError):
     code = "run_mismatch"
 
 
-class NotFinite(MetavaeError):
-    """The loss became NaN or infinite; the last checkpoint is kept."""
+class OutOfMemory(MetavaeError):
+    """The device's memory does not hold a step; the last checkpoint is kept."""
 
-    code = "not_finite"
+    code = "out_of_memory"
 
 
 def choose_device(name: str) -> torch.device:
@@ -63,12 +65,28 @@ def cpu_has_bf16() -> bool:
 
 
 def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -> Model:
-    """A freshly initialised model; the same weights for the same seed on every device."""
+    """A freshly initialised model; the same weights for the same seed on every device.
+
+    Raises BadRecipe for settings that the model does not have.
+    """
+    settings = set(inspect.signature(MODELS[recipe.model]).parameters) - {"distributions", "pixels"}
+    if unknown := sorted(set(recipe.model_settings) - settings):
+        raise BadRecipe(
+            f"recipe {recipe.name} has no setting {unknown[0]!r}",
+            hint=f"The settings of model {recipe.model} are {', '.join(sorted(settings))};"
+            " `metavae-train list --json` shows the recipe's own",
+            field=unknown[0],
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MODELS[recipe.model](
             distributions=distributions, pixels=pixels, **recipe.model_settings
         )
+
+
+def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam, every parameter updated by one fused kernel."""
+    return torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
 
 
 def fit(
@@ -83,8 +101,9 @@ def fit(
     """Train `recipe` into the folder `out`, going on from the checkpoint that it holds, if any.
 
     Writes `checkpoint.safetensors` (the latest and the best weights, all that resuming needs) and
-    `log.jsonl` (one line an epoch). Returns the final checkpoint; raises RunMismatch for a folder
-    of another run, NotFinite when the loss is no number.
+    `log.jsonl` (one line an epoch, and one for the untrained model). Returns the final checkpoint;
+    raises RunMismatch for a folder of another run, BadRecipe, NotFinite when the loss is no
+    number, OutOfMemory.
     """
     device = device or torch.device("cpu")
     if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
@@ -94,7 +113,7 @@ def fit(
     model = build_model(
         recipe, distributions=corpus.distributions, pixels=corpus.pixels, seed=seed
     ).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
+    optimizer = build_optimizer(model, recipe)
     checkpoint = Checkpoint.start(recipe, seed=seed, data_sha256=data_sha256)
 
     path = out / CHECKPOINT
@@ -103,115 +122,58 @@ def fit(
         _check_same_run(found, checkpoint, path)
         checkpoint = found
         checkpoint.restore(model, optimizer)
+    else:
+        model.initialise(corpus.train)
     out.mkdir(parents=True, exist_ok=True)
-    _drop_log_after(out / LOG, checkpoint.epoch)
+    log = _Log(out / LOG, checkpoint)
 
-    queries_per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
-    saved_at = -math.inf
-    with _bar(recipe, checkpoint.epoch * queries_per_epoch, queries_per_epoch, progress) as bar:
+    per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
+    with (
+        _bar(recipe, checkpoint, per_epoch, progress) as bar,
+        _memory_errors(recipe, device),
+        _Saver(path, checkpoint) as saver,
+    ):
         for epoch in range(checkpoint.epoch + 1, recipe.epochs + 1):
             started = time.monotonic()
-            train_elbo = _train_epoch(model, optimizer, corpus, recipe, seed, epoch, bar)
+            # Epoch 0 is the untrained model: what training starts from, and the whole of a
+            # recipe whose model is fitted in closed form.
+            trained = (
+                train_epoch(model, optimizer, corpus, recipe, seed, epoch, bar) if epoch else {}
+            )
             seconds = time.monotonic() - started
-            validation_elbo = validate(model, corpus, recipe)
-            checkpoint = checkpoint.after_epoch(epoch, validation_elbo, model, optimizer)
-            line = {
-                "epoch": epoch,
-                "train_elbo": round(train_elbo, 4),
-                "validation_elbo": round(validation_elbo, 4),
-                "images_per_second": round(queries_per_epoch / seconds),
-            }
-            with (out / LOG).open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs} ELBO {validation_elbo:.2f}")
-            last = epoch == recipe.epochs
-            if last or time.monotonic() - saved_at > _SAVE_INTERVAL:
-                save_checkpoint(path, checkpoint)
-                saved_at = time.monotonic()
+            validation = validate(model, corpus, recipe)
+            checkpoint = checkpoint.after_epoch(epoch, validation["elbo"], model, optimizer)
+            speed = {"images_per_second": round(per_epoch / seconds)} if epoch else {}
+            log.write(epoch, trained, validation, speed)
+            bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}")
+            saver.take(checkpoint)
     return checkpoint
 
 
-@torch.no_grad()
-def validate(model: Model, corpus: Corpus, recipe: Recipe) -> float:
-    """Mean ELBO of the validation images over all training distributions, in nats per image.
+class _Saver:
+    """Saves at most every _SAVE_INTERVAL, and the last checkpoint however the run ends."""
 
-    The same images, contexts and noise for every model and seed.
-    """
-    model.eval()
-    generator = _generator(corpus.validation.device, 0, 0)
-    size = min(500, corpus.validation.shape[1] // 2)
-    terms = [
-        model.elbo(batch, generator).value().mean().item()
-        for batch in batches(
-            corpus.validation,
-            batch_size=size,
-            sets=1,
-            context_sizes=recipe.context_sizes,
-            generator=generator,
-        )
-    ]
-    return float(np.mean(terms))
+    def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
+        self._path = path
+        self._latest = self._saved = checkpoint
+        self._saved_at = -math.inf
 
+    def __enter__(self) -> Self:
+        return self
 
-def _train_epoch(
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    corpus: Corpus,
-    recipe: Recipe,
-    seed: int,
-    epoch: int,
-    bar: tqdm,
-) -> float:
-    model.train()
-    device = corpus.train.device
-    generator = _generator(device, seed, epoch)
-    total = torch.zeros((), device=device)
-    steps = corpus.train.shape[1] // recipe.batch_size
-    before = (epoch - 1) * steps
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-    epoch_batches = batches(
-        corpus.train,
-        batch_size=recipe.batch_size,
-        sets=recipe.context_sets,
-        context_sizes=recipe.context_sizes,
-        generator=generator,
-    )
-    for step, batch in enumerate(epoch_batches, before):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step, recipe.epochs * steps)
-        optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            elbo = model.elbo(batch, generator)
-        # Each decoder sees only its own distribution: the sum over distributions gives it the
-        # gradient of an ordinary VAE, and the encoder the sum of all.
-        loss = -elbo.value(kl_weight(recipe, step, steps)).mean() * corpus.distributions
-        loss.backward()
-        optimizer.step()
-        total += elbo.value().detach().mean()
-        bar.update(corpus.distributions * recipe.batch_size)
-    mean = total.item() / steps
-    if not np.isfinite(mean):
-        raise NotFinite(
-            f"the ELBO of epoch {epoch} is {mean}",
-            hint="Lower the recipe's learning_rate; the last checkpoint is kept",
-        )
-    return mean
+    def take(self, checkpoint: Checkpoint) -> None:
+        """The state after one more epoch."""
+        self._latest = checkpoint
+        if time.monotonic() - self._saved_at > _SAVE_INTERVAL:
+            self._save()
 
+    def __exit__(self, *_: object) -> None:
+        if self._latest is not self._saved:
+            self._save()
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The step's learning rate: half a cosine from the recipe's own down to 0."""
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def kl_weight(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The step's weight of the KL term: rises from 0 to 1 over the recipe's warm-up."""
-    warm_up = recipe.kl_warm_up_epochs * steps_per_epoch
-    return min(1.0, step / warm_up) if warm_up else 1.0
-
-
-def _generator(device: torch.device, seed: int, epoch: int) -> torch.Generator:
-    state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(state >> 1)
+    def _save(self) -> None:
+        save_checkpoint(self._path, self._latest)
+        self._saved, self._saved_at = self._latest, time.monotonic()
 
 
 def _usable(count: int, batch_size: int) -> int:
@@ -228,23 +190,55 @@ def _check_same_run(found: Checkpoint, wanted: Checkpoint, path: Path) -> None:
             )
 
 
-def _drop_log_after(path: Path, epoch: int) -> None:
-    """Forget logged epochs that were not saved: they are trained again."""
-    if path.exists():
-        # One line an epoch; a line that was cut short is of an epoch that was not saved.
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[:epoch]))
+class _Log:
+    """One line of JSON an epoch; forgets epochs that were not saved: they are trained again."""
+
+    def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
+        self._path = path
+        if path.exists():
+            # The first line is of epoch 0; one that was cut short was not saved.
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(lines[: checkpoint.epoch + 1]))
+
+    def write(self, epoch: int, train: Terms, validation: Terms, speed: dict[str, int]) -> None:
+        """Add an epoch; a term's name says of which part it is, such as train_kl_z."""
+        parts = {"train": train, "validation": validation}
+        terms = {
+            f"{part}_{name}": round(value, 4)
+            for part, named in parts.items()
+            for name, value in named.items()
+        }
+        with self._path.open("a") as log:
+            log.write(json.dumps({"epoch": epoch} | terms | speed) + "\n")
 
 
 @contextmanager
-def _bar(recipe: Recipe, initial: int, per_epoch: int, progress: bool) -> Iterator[tqdm]:
-    with tqdm(
+def _memory_errors(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        low, high = recipe.context_sizes
+        raise OutOfMemory(
+            f"recipe {recipe.name} needs more memory than {device} has free"
+            f" ({str(error).splitlines()[0]})",
+            hint=f"Lower batch_size ({recipe.batch_size}) or context_sizes ({low} to {high}), such"
+            f" as `--set batch_size={_half(recipe)}`; the last checkpoint is kept",
+        ) from error
+
+
+def _half(recipe: Recipe) -> int:
+    """About half the batch size, in as many sets."""
+    return max(1, recipe.batch_size // 2 // recipe.context_sets) * recipe.context_sets
+
+
+def _bar(recipe: Recipe, checkpoint: Checkpoint, per_epoch: int, progress: bool) -> tqdm:
+    return tqdm(
         total=recipe.epochs * per_epoch,
-        initial=initial,
+        initial=max(checkpoint.epoch, 0) * per_epoch,
         desc=recipe.name,
         unit=" images",
         unit_scale=True,
         disable=None if progress else True,
         smoothing=0.05,
         mininterval=0.5,
-    ) as bar:
-        yield bar
+    )

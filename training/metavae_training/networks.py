@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -11,8 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metavae_training.objectives import DiagonalGaussian
-
-Activation = Callable[[Tensor], Tensor]
 
 
 def mlp(widths: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
@@ -23,18 +22,40 @@ def mlp(widths: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequen
     return nn.Sequential(*layers[:-1])
 
 
-class AggregationNetwork(nn.Module):
-    """r(x, summary): posterior of z from an image beside the pooled summary of its context.
+def relu_mlp(widths: Sequence[int]) -> nn.Sequential:
+    """An `mlp` with ReLU."""
+    return mlp(widths, nn.ReLU)
 
-    x: [..., pixel], summary: [..., feature], broadcast against each other. The first layer is one
+
+def summary_network(pixels: int, hidden: int) -> nn.Sequential:
+    """h: an image to its features, [..., pixel] -> [..., hidden]; widths of the released code."""
+    return mlp([pixels, pixels, hidden, hidden], partial(nn.LeakyReLU, 0.2))
+
+
+class Encoder(nn.Module):
+    """Posterior of z from an image alone: [..., pixel] -> over [..., latent]."""
+
+    def __init__(self, pixels: int, hidden: int, latent_dim: int) -> None:
+        super().__init__()
+        self.layers = relu_mlp([pixels, hidden, hidden, 2 * latent_dim])
+
+    def forward(self, x: Tensor) -> DiagonalGaussian:
+        """Posterior over [..., latent]."""
+        return DiagonalGaussian.of_parameters(self.layers(x))
+
+
+class AggregationNetwork(nn.Module):
+    """r(x, summary): posterior of z from an image beside what is known of its context.
+
+    x: [..., pixel], summary: [..., summary], broadcast against each other. The first layer is one
     linear map of concat(x, summary), applied to its two halves apart, so that a summary that many
     images share is mapped once.
     """
 
-    def __init__(self, pixels: int, hidden: int, latent_dim: int) -> None:
+    def __init__(self, pixels: int, summary_dim: int, hidden: int, latent_dim: int) -> None:
         super().__init__()
         self.pixels = pixels
-        self.joint = nn.Linear(pixels + hidden, hidden)
+        self.joint = nn.Linear(pixels + summary_dim, hidden)
         self.hidden = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, 2 * latent_dim)
 
@@ -44,8 +65,7 @@ class AggregationNetwork(nn.Module):
             [self.pixels, self.joint.in_features - self.pixels], dim=1
         )
         joint = F.relu(F.linear(x, of_x, self.joint.bias) + F.linear(summary, of_summary))
-        mean, log_variance = self.out(F.relu(self.hidden(joint))).float().chunk(2, dim=-1)
-        return DiagonalGaussian(mean, log_variance)
+        return DiagonalGaussian.of_parameters(self.out(F.relu(self.hidden(joint))))
 
 
 class ParallelLinear(nn.Module):

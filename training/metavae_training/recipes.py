@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal
 
-from metavae_zoo.errors import UnknownName
-from metavae_zoo.families import FAMILIES
+import numpy as np
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from metavae_zoo.errors import MetavaeError, UnknownName
+from metavae_zoo.families import FAMILIES, Family, family
 
 Precision = Literal["fp32", "bf16"]
+Size = Annotated[int, Field(ge=1)]
+
+
+class BadRecipe(MetavaeError):
+    """A recipe with settings that no run can have."""
+
+    code = "bad_recipe"
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is trained, over what, and how.
 
+    `train_values` are the distributions that are trained on, None for all that the split gives.
     `batch_size` is queries per distribution and step, split evenly into `context_sets` sets that
     share a context; `context_sizes` is the range that a step draws its context size from,
-    log-uniformly. The learning rate falls from its start by half a cosine. The KL term's weight
+    log-uniformly. The learning rate falls from its start by half a cosine. The KL terms' weight
     rises linearly over `kl_warm_up_epochs`, which keeps latent dimensions from collapsing before
     the decoders use them. `validation_size` training images are held out of training, in every
-    distribution, to choose the checkpoint.
+    distribution, to choose the checkpoint. Raises ValidationError or BadRecipe for settings that
+    no run can have.
     """
 
     name: str
@@ -28,48 +44,132 @@ class Recipe:
     family: str
     split: str
     model_settings: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 12
-    batch_size: int = 100
-    context_sets: int = 4
-    context_sizes: tuple[int, int] = (5, 50)
-    learning_rate: float = 1e-3
-    kl_warm_up_epochs: int = 12
-    validation_size: int = 5000
+    train_values: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    epochs: Annotated[int, Field(ge=0)] = 12
+    batch_size: Size = 100
+    context_sets: Size = 4
+    context_sizes: tuple[Size, Size] = (5, 50)
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    kl_warm_up_epochs: Annotated[int, Field(ge=0)] = 12
+    validation_size: Annotated[int, Field(ge=2)] = 5000
     precision: Precision = "bf16"
+
+    def __post_init__(self) -> None:
+        low, high = self.context_sizes
+        if low > high:
+            raise self._bad("context_sizes", self.context_sizes, "a smaller size, then a larger")
+        if self.batch_size % self.context_sets:
+            expected = f"a divisor of the batch_size, {self.batch_size}"
+            raise self._bad("context_sets", self.context_sets, expected)
+        for setting in ("latent_dim", "context_dim", "hidden", "pseudo_sets", "pseudo_set_size"):
+            size = self.model_settings.get(setting, 1)
+            if not isinstance(size, int) or size < 1:
+                raise self._bad(setting, size, "a whole number, 1 or more")
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values of the distributions that are trained on, in the family's order."""
+        trained = family(self.family).split(self.split).train_values
+        if self.train_values is None:
+            return trained
+        if outside := sorted(set(self.train_values) - set(trained)):
+            raise self._bad("train_values", outside, f"values that the split trains on, {trained}")
+        return self.train_values
+
+    def check_data(self, images: int) -> None:
+        """Raise BadRecipe where a distribution of so many images is too small for the settings."""
+        left = images - self.validation_size
+        needed = {
+            "validation_size": (images, self.validation_size + 1),
+            "batch_size": (left, self.batch_size),
+            "context_sizes": (left - self.batch_size, self.context_sizes[1]),
+        }
+        for setting, (available, wanted) in needed.items():
+            if wanted > available:
+                raise self._bad(
+                    setting,
+                    getattr(self, setting),
+                    f"at most what a distribution of {images} images leaves for it, {available}",
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON holds it."""
-        return {**asdict(self), "context_sizes": list(self.context_sizes)}
+        return json.loads(json.dumps(asdict(self)))  # with lists for tuples, as it is read back
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Recipe:
-        """The recipe that `to_dict` wrote."""
-        return cls(**{**fields, "context_sizes": tuple(fields["context_sizes"])})
+        """The recipe that `to_dict` wrote; raises BadRecipe for anything else."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            setting = str(first["loc"][0])
+            raise BadRecipe(
+                f"recipe {fields.get('name')}: {setting} is {fields.get(setting)!r};"
+                f" {first['msg'][0].lower()}{first['msg'][1:]}",
+                hint=f"Give another {setting}",
+                field=setting,
+            ) from error
 
-
-def _metavae(family: str, split: str) -> Recipe:
-    name = f"metavae-{family}-{split}"
-    if family.startswith("digits"):
-        # 1,297 training images: more passes, a smaller validation slice.
-        return Recipe(
-            name,
-            "metavae",
-            family,
-            split,
-            epochs=200,
-            kl_warm_up_epochs=200,
-            validation_size=197,
-            precision="fp32",
+    def changed(self, settings: dict[str, Any]) -> Recipe:
+        """This recipe with other settings, of its own or of its model's; raises BadRecipe."""
+        own = {one.name for one in dataclasses.fields(self)} - _FIXED
+        fields = {name: value for name, value in settings.items() if name in own}
+        others = {name: value for name, value in settings.items() if name not in own}
+        if fixed := _FIXED & set(others):
+            raise self._bad(min(fixed), others[min(fixed)], "to be what the recipe's name says")
+        return Recipe.from_dict(
+            self.to_dict() | fields | {"model_settings": self.model_settings | others}
         )
-    return Recipe(name, "metavae", family, split)
+
+    def _bad(self, setting: str, given: object, expected: str) -> BadRecipe:
+        return BadRecipe(
+            f"recipe {self.name}: {setting} is {given}, expected {expected}",
+            hint=f"Give another {setting}",
+            field=setting,
+        )
 
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        _metavae(family.name, split) for family in FAMILIES.values() for split in family.axis.splits
-    )
-}
+_FIXED = {"name", "model", "family", "split", "model_settings"}
+
+
+def _schedule(source: Family) -> dict[str, Any]:
+    if source.name.startswith("digits"):
+        # 1,297 training images: more passes, a smaller validation slice.
+        return {
+            "epochs": 200,
+            "kl_warm_up_epochs": 200,
+            "validation_size": 197,
+            "precision": "fp32",
+        }
+    return {}
+
+
+def _most_ordinary(source: Family, split: str) -> float:
+    """The training value whose images are the least transformed, for the singly amortised VAE."""
+
+    def distance(value: float) -> float:
+        return float(np.linalg.norm(source.axis.matrix(value) - np.eye(2, 3)))
+
+    return min(source.split(split).train_values, key=distance)
+
+
+# Every model has the same networks, context sizes and schedule; what differs is named here.
+_MODELS = ("metavae", "vae", "vae-single", "neural-statistician", "vhe", "vhe-vampprior")
+
+
+def _recipes() -> Iterator[Recipe]:
+    for source in FAMILIES.values():
+        for split in source.axis.splits:
+            for model in _MODELS:
+                settings = _schedule(source)
+                if model == "vae-single":
+                    settings["train_values"] = (_most_ordinary(source, split),)
+                name = f"{model}-{source.name}-{split}"
+                yield Recipe(name, model, source.name, split, **settings)
+
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _recipes()}
 
 
 def recipe(name: str) -> Recipe:

@@ -2,7 +2,27 @@
 
 from metavae_training.models.base import Batch, Model
 from metavae_training.models.metavae import MetaVAE
+from metavae_training.models.neural_statistician import NeuralStatistician
+from metavae_training.models.vae import VAE
+from metavae_training.models.vampprior import VampPriorVHE
+from metavae_training.models.vhe import VariationalHomoencoder
 
-MODELS: dict[str, type[Model]] = {"metavae": MetaVAE}
+MODELS: dict[str, type[Model]] = {
+    "metavae": MetaVAE,
+    "vae": VAE,
+    "vae-single": VAE,  # what it is trained on, its recipe says
+    "neural-statistician": NeuralStatistician,
+    "vhe": VariationalHomoencoder,
+    "vhe-vampprior": VampPriorVHE,
+}
 
-__all__ = ["MODELS", "Batch", "MetaVAE", "Model"]
+__all__ = [
+    "MODELS",
+    "VAE",
+    "Batch",
+    "MetaVAE",
+    "Model",
+    "NeuralStatistician",
+    "VampPriorVHE",
+    "VariationalHomoencoder",
+]

@@ -45,6 +45,12 @@ class Model(nn.Module, ABC):
     def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
         """Evidence lower bound of each query: terms of [distribution, set, query]."""
 
+    def initialise(self, images: Tensor) -> None:
+        """Set weights from the training images, uint8 [distribution, image, pixel].
+
+        Called once, before the first epoch.
+        """
+
     def parts(self) -> dict[str, nn.Module]:
         """The named sub-networks whose parameters a card counts."""
         return dict(self.named_children())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metavae_training.models.base import Batch, Model
-from metavae_training.networks import AggregationNetwork, ParallelDecoder, mlp
-from metavae_training.objectives import DiagonalGaussian, Elbo, elbo
+from metavae_training.networks import AggregationNetwork, ParallelDecoder, summary_network
+from metavae_training.objectives import DiagonalGaussian, Elbo, bernoulli_log_likelihood
 
 
 class MetaVAE(Model):
@@ -25,8 +23,9 @@ class MetaVAE(Model):
         super().__init__()
         self.feature_dim = hidden
         self.latent_dim = latent_dim
-        self.summary_network = mlp([pixels, pixels, hidden, hidden], partial(nn.LeakyReLU, 0.2))
-        self.aggregation_network = AggregationNetwork(pixels, hidden, latent_dim)
+        self.log_likelihood = bernoulli_log_likelihood
+        self.summary_network = summary_network(pixels, hidden)
+        self.aggregation_network = AggregationNetwork(pixels, hidden, hidden, latent_dim)
         self.decoders = ParallelDecoder(distributions, [latent_dim, hidden, hidden, pixels])
 
     def features(self, x: Tensor) -> Tensor:
@@ -43,6 +42,5 @@ class MetaVAE(Model):
         # One summary per context set, for all queries of the set: (D, set, 1, feature).
         summary = self.features(batch.contexts).mean(dim=-2, keepdim=True)
         posterior = self.posterior(x, summary)
-        noise = torch.randn(posterior.mean.shape, generator=generator, device=x.device)
-        logits = self.decoders(posterior.sample(noise).flatten(1, 2)).view(x.shape)
-        return elbo(x, logits.float(), posterior)
+        decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(x.shape)
+        return Elbo(self.log_likelihood(x, decoded), posterior.kl_to_standard_normal())

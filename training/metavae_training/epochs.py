@@ -1,0 +1,141 @@
+"""One pass over the training images, and one over the validation images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from metavae_training.data import Corpus, batches
+from metavae_training.models import Batch, Model
+from metavae_training.objectives import Elbo
+from metavae_training.recipes import Precision, Recipe
+from metavae_zoo.errors import MetavaeError
+
+Terms = dict[str, float]  # the ELBO and its terms, by the names of Elbo.means
+
+_CHECK_INTERVAL = 50  # steps between looks for a loss that is no number: a look waits for a GPU
+
+
+class NotFinite(MetavaeError):
+    """The loss became NaN or infinite; the last checkpoint is kept."""
+
+    code = "not_finite"
+
+
+@torch.no_grad()
+def validate(model: Model, corpus: Corpus, recipe: Recipe) -> Terms:
+    """ELBO and its terms over the validation images of all training distributions, in nats.
+
+    The same images, contexts and noise for every model and seed; see `Elbo.means`.
+    """
+    model.eval()
+    generator = _generator(corpus.validation.device, 0, 0)
+    size = min(500, corpus.validation.shape[1] // 2)
+    terms = [
+        model.elbo(batch, generator).means()
+        for batch in batches(
+            corpus.validation,
+            batch_size=size,
+            sets=1,
+            context_sizes=recipe.context_sizes,
+            generator=generator,
+        )
+    ]
+    return _averaged(terms)
+
+
+def train_epoch(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    corpus: Corpus,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    bar: tqdm,
+) -> Terms:
+    """One pass over the training images; returns the bound's terms, averaged over its steps.
+
+    What it draws depends on seed and epoch only. Raises NotFinite.
+    """
+    model.train()
+    device = corpus.train.device
+    generator = _generator(device, seed, epoch)
+    steps = corpus.train.shape[1] // recipe.batch_size
+    before = (epoch - 1) * steps
+    epoch_batches = batches(
+        corpus.train,
+        batch_size=recipe.batch_size,
+        sets=recipe.context_sets,
+        context_sizes=recipe.context_sizes,
+        generator=generator,
+    )
+    terms: list[dict[str, torch.Tensor]] = []
+    for step, batch in enumerate(epoch_batches, before):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step, recipe.epochs * steps)
+        elbo = train_step(
+            model, optimizer, batch, generator, recipe.precision, kl_weight(recipe, step, steps)
+        )
+        terms.append(elbo.means())
+        bar.update(corpus.distributions * recipe.batch_size)
+        if len(terms) % _CHECK_INTERVAL == 0 or len(terms) == steps:
+            _check_finite(terms[-_CHECK_INTERVAL:], epoch, step)
+    return _averaged(terms)
+
+
+def train_step(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    generator: torch.Generator,
+    precision: Precision,
+    kl_weight: float,
+) -> Elbo:
+    """One step of every distribution at once; returns the batch's bound before it."""
+    device = batch.queries.device
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        elbo = model.elbo(batch, generator)
+    # Each decoder sees only its own distribution: the sum over distributions gives it the
+    # gradient of an ordinary VAE, and the encoder the sum of all.
+    loss = -elbo.value(kl_weight).mean() * len(batch.queries)
+    loss.backward()
+    optimizer.step()
+    return elbo
+
+
+def _check_finite(terms: list[dict[str, torch.Tensor]], epoch: int, last_step: int) -> None:
+    """Raise NotFinite that names the first step whose ELBO is none; one look for many steps."""
+    elbos = torch.stack([step["elbo"] for step in terms]).tolist()
+    for step, elbo in enumerate(elbos, last_step + 1 - len(elbos)):
+        if not math.isfinite(elbo):
+            raise NotFinite(
+                f"the ELBO is {elbo} at step {step + 1}, in epoch {epoch}",
+                hint="Lower the recipe's learning_rate; the last good checkpoint is kept",
+            )
+
+
+def _averaged(terms: list[dict[str, torch.Tensor]]) -> Terms:
+    return {
+        name: float(torch.stack([step[name] for step in terms]).double().mean())
+        for name in terms[0]
+    }
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The step's learning rate: half a cosine from the recipe's own down to 0."""
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def kl_weight(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The step's weight of the KL term: rises from 0 to 1 over the recipe's warm-up."""
+    warm_up = recipe.kl_warm_up_epochs * steps_per_epoch
+    return min(1.0, step / warm_up) if warm_up else 1.0
+
+
+def _generator(device: torch.device, seed: int, epoch: int) -> torch.Generator:
+    state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+    return torch.Generator(device).manual_seed(state >> 1)

@@ -1,0 +1,135 @@
+"""Turns to medians, spreads and ratios; and the table that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+from variants import PRODUCTS, STEPS, Key, Turn
+
+TARGETS = {"over_plain_loop": 20.0, "of_same_shapes": 0.6}
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, lowest and highest of repeated measurements, and all of them in their order."""
+    return {
+        "median": median(values),
+        "low": min(values),
+        "high": max(values),
+        "turns": list(values),
+    }
+
+
+def summarise(turns: dict[Key, list[Turn]], memory: dict[Key, dict[str, int]]) -> dict[str, Any]:
+    """The measured part of a result file: steps, matrix products, ratios, targets.
+
+    A ratio is taken round by round, of two turns that followed each other, and then its median.
+    """
+    plain: Key = ("plain loop", "fp32")
+    steps = {
+        f"{kind}, {precision}": {
+            "images_per_second": spread([turn.images_per_second for turn in taken]),
+            "flops_per_second": spread([turn.flops_per_second for turn in taken]),
+            "flops_per_image": sum(t.work.flops for t in taken) / sum(t.work.images for t in taken),
+            "memory": memory[kind, precision],
+        }
+        for (kind, precision), taken in turns.items()
+        if kind in STEPS
+    }
+    products = {
+        f"{kind}, {precision}": {"flops_per_second": spread([t.flops_per_second for t in taken])}
+        for (kind, precision), taken in turns.items()
+        if kind in PRODUCTS
+    }
+    ratios = {}
+    for kind, precision in turns:
+        if kind != "metavae":
+            continue
+        own = turns[kind, precision]
+        ratios[precision] = {
+            "over_plain_loop": _ratio(own, turns[plain], lambda t: t.images_per_second),
+            "of_same_shapes": _ratio(own, turns["same shapes", precision], _flops),
+            "of_square": _ratio(own, turns["square", precision], _flops),
+        }
+    return {"steps": steps, "products": products, "ratios": ratios, "targets": TARGETS}
+
+
+def _flops(turn: Turn) -> float:
+    return turn.flops_per_second
+
+
+def _ratio(own: list[Turn], others: list[Turn], rate: Callable[[Turn], float]) -> dict[str, Any]:
+    return spread([rate(one) / rate(other) for one, other in zip(own, others, strict=True)])
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result file as text: a row per training step, the machine's rates, ELBOs if compared."""
+    machine = result["machine"]
+    distributions, images, _ = result["images"]
+    header = ["", "images/s", "over plain loop", "GFLOP/s", "of same shapes", "of square", "memory"]
+    rows = [header]
+    for name, step in result["steps"].items():
+        kind, precision = name.split(", ")
+        ratios = result["ratios"][precision] if kind == "metavae" else {}
+        rows.append(
+            [
+                name,
+                _with_spread(step["images_per_second"], "{:,.0f}"),
+                _with_spread(ratios.get("over_plain_loop"), "{:.1f}"),
+                _with_spread(step["flops_per_second"], "{:,.0f}", 1e-9),
+                _with_spread(ratios.get("of_same_shapes"), "{:.2f}"),
+                _with_spread(ratios.get("of_square"), "{:.2f}"),
+                f"{step['memory']['peak_bytes'] / 1e6:,.0f} MB",
+            ]
+        )
+    for name, product in result["products"].items():
+        rate = _with_spread(product["flops_per_second"], "{:,.0f}", 1e-9)
+        rows.append([f"products, {name}", "", "", rate, "", "", ""])
+    targets = result["targets"]
+    turns = len(next(iter(result["steps"].values()))["images_per_second"]["turns"])
+    return "\n".join(
+        [
+            f"{result['recipe']['name']}: {distributions} distributions of {images:,} images;"
+            f" {machine['gpu'] or machine['processor']}, {machine['threads']} threads,"
+            f" torch {machine['torch']}, load {machine['load_average']} at the start",
+            f"median (lowest to highest) of {turns} turns of {result['turn_seconds']:g} s",
+            "",
+            *_aligned(rows),
+            "",
+            f"targets: {targets['over_plain_loop']:g} times the plain loop,"
+            f" {targets['of_same_shapes']:g} of the rate of the step's own matrix products",
+            *_elbo_lines(result.get("elbo")),
+        ]
+    )
+
+
+def _with_spread(values: dict[str, Any] | None, form: str, unit: float = 1.0) -> str:
+    if values is None:
+        return ""
+    middle, low, high = (form.format(values[name] * unit) for name in ("median", "low", "high"))
+    return f"{middle} ({low} to {high})"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "   ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _elbo_lines(elbo: dict[str, Any] | None) -> list[str]:
+    if elbo is None:
+        return []
+    difference = elbo["bf16_minus_fp32"]
+    means = {name: sum(values) / len(values) for name, values in elbo["validation_elbo"].items()}
+    return [
+        "",
+        f"validation ELBO of {elbo['recipe']} after {elbo['epochs']} epochs, {difference['n']}"
+        f" seeds, nats per image: fp32 {means['fp32']:.2f}, bf16 {means['bf16']:.2f};"
+        f" bf16 - fp32 {difference['mean']:+.2f} ± {difference['half_width']:.2f} (95%)",
+    ]

@@ -1,0 +1,153 @@
+"""How fast metavae trains: `python benchmarks/training.py`.
+
+In one run on one machine, turn by turn: metavae's own training step in fp32 and bf16, the plain
+loop that it replaces, and the machine's rate of matrix products, of the step's own shapes and of
+a large square. Writes every turn to a JSON file and prints a table.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from machine import describe_machine, has_bf16
+from metavae_training.data import load_corpus
+from metavae_training.fit import choose_device
+from metavae_training.recipes import Recipe, recipe
+from metavae_zoo.errors import DataUnavailable, MetavaeError
+from precision import compare_precisions
+from report import summarise, table
+from variants import STEPS, Key, Turn
+from workers import Job, Worker
+
+SCHEMA = 1
+MNIST, DIGITS = "metavae-mnist-rotation-contiguous", "metavae-digits-rotation-contiguous"
+RESULTS = Path(__file__).parent / "results" / "training.json"
+
+# What is divided by one another takes turns one after another.
+VARIANTS: list[Key] = [
+    ("plain loop", "fp32"),
+    ("metavae", "fp32"),
+    ("same shapes", "fp32"),
+    ("square", "fp32"),
+    ("metavae", "bf16"),
+    ("same shapes", "bf16"),
+    ("square", "bf16"),
+]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--recipe", "name", help=f"[default: {MNIST}, or {DIGITS} where MNIST is not]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, help="Of each turn."
+)
+@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Turns each.")
+@click.option("--elbo", is_flag=True, help="Also train in both precisions and compare the ELBOs.")
+@click.option("--elbo-recipe", default=DIGITS, show_default=True)
+@click.option("--elbo-epochs", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--elbo-seeds", type=click.IntRange(2), default=3, show_default=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
+)
+def main(
+    name: str | None,
+    threads: int | None,
+    device: str,
+    seconds: float,
+    repeats: int,
+    elbo: bool,
+    elbo_recipe: str,
+    elbo_epochs: int,
+    elbo_seeds: int,
+    out: Path,
+) -> None:
+    """Measure metavae's training step against a plain loop and the machine's matrix products.
+
+    Every time is taken on this machine in this run, in turns that alternate; ratios are of turns
+    of the same round. Run it on a machine that does nothing else.
+    """
+    try:
+        place = choose_device(device)
+        threads = threads or torch.get_num_threads()
+        torch.set_num_threads(threads)
+        compared = recipe(elbo_recipe)
+        chosen, images = _load(name)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        result: dict[str, Any] = {
+            "schema": SCHEMA,
+            "machine": describe_machine(place, threads),
+            "recipe": chosen.to_dict(),
+            "images": list(images.shape),
+            "turn_seconds": seconds,
+        }
+        result |= summarise(*_measure(chosen, images, place, threads, seconds, repeats))
+        if elbo:
+            result["elbo"] = compare_precisions(
+                compared, seeds=elbo_seeds, epochs=elbo_epochs, device=place
+            )
+    except MetavaeError as error:
+        raise click.ClickException(str(error)) from error
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    click.echo(table(result))
+    click.echo(f"\nwritten to {out}")
+
+
+def _load(name: str | None) -> tuple[Recipe, np.ndarray]:
+    """The recipe and its training images, uint8 [distribution, image, pixel]."""
+    chosen = recipe(name or MNIST)
+    if chosen.model != "metavae":
+        raise MetavaeError(
+            f"recipe {chosen.name} trains a {chosen.model}, and the plain loop is a MetaVAE's",
+            hint=f"Give a recipe of a metavae, such as {DIGITS}",
+        )
+    try:
+        corpus = load_corpus(chosen, None, torch.device("cpu"))
+    except DataUnavailable:
+        if name:
+            raise
+        return _load(DIGITS)
+    return chosen, corpus.train.numpy()
+
+
+def _measure(
+    chosen: Recipe,
+    images: np.ndarray,
+    device: torch.device,
+    threads: int,
+    seconds: float,
+    repeats: int,
+) -> tuple[dict[Key, list[Turn]], dict[Key, dict[str, int]]]:
+    """All turns of every variant, and the memory of its process."""
+    variants = [key for key in VARIANTS if key[1] == "fp32" or has_bf16(device)]
+    with TemporaryDirectory() as scratch, ExitStack() as stack:
+        whole, few = Path(scratch, "images.npy"), Path(scratch, "few.npy")
+        np.save(whole, images)
+        np.save(few, images[:, : 3 * (chosen.batch_size + chosen.context_sizes[1])])
+        workers = []
+        for kind, precision in variants:
+            # A training step reads images from everywhere; products need their shapes only.
+            file = whole if kind in STEPS else few
+            job = Job(kind, precision, chosen, file, device.type, threads)
+            workers.append(stack.enter_context(Worker(job)))
+        for worker in tqdm(workers, "starting", unit=" processes", disable=None):
+            worker.wait()
+        turns: dict[Key, list[Turn]] = {key: [] for key in variants}
+        for _ in tqdm(range(repeats), "measuring", unit=" rounds", disable=None):
+            for worker in workers:
+                turns[worker.key].append(worker.turn(seconds))
+        memory = {worker.key: worker.memory() for worker in workers}
+    return turns, memory
+
+
+if __name__ == "__main__":
+    main()

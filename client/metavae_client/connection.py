@@ -226,6 +226,14 @@ class Connection:
 
     def _unauthorized(self, token: str | None) -> Unauthorized:
         problem = "wants a token and was given" if token is None else "refuses"
+        if self._key == "management":
+            return Unauthorized(
+                f"the management API at {self.url}, which lists the models, wants the management"
+                f" token and not the inference one; it {problem} {self._tokens.origin()}",
+                hint="Give TorchServe's key_file.json, which holds both, as --token-file or"
+                " METAVAE_TOKEN_FILE",
+                field="token",
+            )
         return Unauthorized(
             f"the server at {self.url} {problem} {self._tokens.origin()}",
             hint="TorchServe makes new tokens at each start and lets them expire: give its"

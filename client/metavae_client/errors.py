@@ -9,7 +9,7 @@ MetavaeError (metavae_zoo.errors)
 ├── GaveUp              the server kept failing, for a stated number of tries and seconds
 ├── BadReply            an answer that no metavae server gives, or of another model than before
 ├── BadFile             an input that cannot be read, or an output that cannot be written
-├── BadProtocol         a probe that asks for more images than there are, or for none
+├── BadSettings         a probe whose settings the data, or the model, cannot give
 └── SeenValues          a probe of values that the model may have been trained on
     └── SplitMismatch   ... because it was trained over another split or family
 """
@@ -92,10 +92,16 @@ class BadFile(MetavaeError):
     code = "bad_file"
 
 
-class BadProtocol(MetavaeError):
-    """A probe whose sizes the data cannot give."""
+class BadSettings(MetavaeError):
+    """A probe whose settings are none, or that the data or the model cannot give."""
 
-    code = "bad_protocol"
+    code = "bad_settings"
+
+    @classmethod
+    def of(cls, field: str, problem: str) -> BadSettings:
+        """The error about one setting, by the name of its option."""
+        option = f"--{field.replace('_', '-')}"
+        return cls(f"{option} {problem}", hint=f"Give another {option}", field=field)
 
 
 class SeenValues(MetavaeError):

@@ -5,13 +5,17 @@ A model's embedding is worth its server only where it beats these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metavae_zoo.images import Images
+
+FLOORS = ("raw_pixels", "pca", "random_projection")
+
+Encode = Callable[[Images], NDArray[np.float32]]  # images -> codes, [image, code]
 
 _CHUNK = 4096  # images at a time: bounds the float copy
 

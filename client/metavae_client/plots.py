@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metavae_client.errors import BadFile
-from metavae_client.result import FLOORS, ProbeResult
+from metavae_client.result import Measurement, ProbeResult, ValueResult
 from metavae_client.table import floor_label, protocol_line, with_interval
+from metavae_zoo.card import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +22,7 @@ FORMATS = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, which colour-blind readers tell apart; dashes tell them apart in print.
 _MODEL = "#0072B2"
 _PAPER = "#000000"
+_LINE = 110  # characters that fit the figure's width
 _FLOOR_STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
     "raw_pixels": ("#D55E00", (6, 2)),
     "pca": ("#009E73", (6, 2, 1, 2)),
@@ -59,31 +64,45 @@ def check_plot_path(path: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Curve:
+    """Accuracies over the horizontal axis, and how they look."""
+
+    label: str
+    accuracies: list[Interval]
+    colour: str
+    dashes: tuple[float, ...] = ()  # none: the model's own line
+
+    @property
+    def means(self) -> list[float]:
+        return [accuracy.mean for accuracy in self.accuracies]
+
+    @property
+    def half_widths(self) -> list[float]:
+        return [accuracy.half_width or 0.0 for accuracy in self.accuracies]
+
+
 def _draw(result: ProbeResult) -> Figure:
     from matplotlib.figure import Figure
 
-    values = [value.value for value in result.values]
     figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    _draw_model(axes, result, values)
-    _draw_floors(axes, result, values)
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.set_xlabel(f"held-out {result.axis} ({result.unit})")
-    axes.set_ylabel("accuracy of a linear probe")
+    (_draw_over_shots if len(result.measurements) > 1 else _draw_over_values)(axes, result)
+    axes.set_ylabel(f"accuracy of {result.protocol.title}")
     axes.yaxis.grid(True, color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_title(result.name, loc="left", fontsize=10.5, pad=18)
     axes.text(
         0,
         1.03,
-        f"linear probe at the held-out values of {result.family}, {result.split} split",
+        f"{result.protocol.title} at the held-out values of {result.family}, {result.split} split",
         transform=axes.transAxes,
         fontsize=8,
         color="0.3",
     )
     axes.annotate(
-        protocol_line(result),
+        textwrap.fill(protocol_line(result), _LINE),
         (0, 0),
         (0, -36),
         xycoords="axes fraction",
@@ -96,43 +115,13 @@ def _draw(result: ProbeResult) -> Figure:
     return figure
 
 
-def _draw_model(axes: Axes, result: ProbeResult, values: list[float]) -> None:
-    means = [value.accuracy.mean for value in result.values]
-    half_widths = [value.accuracy.half_width or 0.0 for value in result.values]
-    axes.plot(
-        values,
-        means,
-        color=_MODEL,
-        marker="o",
-        markersize=4.5,
-        linewidth=2,
-        label=f"{result.model}\nmean {with_interval(result.accuracy)}",
-        zorder=3,
-    )
-    if any(half_widths):
-        bounds = list(zip(means, half_widths, strict=True))
-        axes.fill_between(
-            values,
-            [mean - half for mean, half in bounds],
-            [mean + half for mean, half in bounds],
-            color=_MODEL,
-            alpha=0.2,
-            linewidth=0,
-        )
-
-
-def _draw_floors(axes: Axes, result: ProbeResult, values: list[float]) -> None:
-    for name in FLOORS:
-        if name in result.floors:
-            colour, dashes = _FLOOR_STYLES[name]
-            axes.plot(
-                values,
-                [value.floors[name] for value in result.values],
-                color=colour,
-                dashes=dashes,
-                linewidth=1.4,
-                label=f"{floor_label(name, result.latent_dim)}\nmean {result.floors[name]:.3f}",
-            )
+def _draw_over_values(axes: Axes, result: ProbeResult) -> None:
+    [measurement] = result.measurements
+    values = [value.value for value in measurement.values]
+    for curve in _curves(result, measurement.values, measurement):
+        _draw_curve(axes, values, curve)
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.set_xlabel(f"held-out {result.axis} ({result.unit})")
     if result.paper:
         axes.axhline(
             result.paper.accuracy,
@@ -141,3 +130,66 @@ def _draw_floors(axes: Axes, result: ProbeResult, values: list[float]) -> None:
             linewidth=1.2,
             label=f"the paper\nmean {result.paper.accuracy:.3f}",
         )
+
+
+def _draw_over_shots(axes: Axes, result: ProbeResult) -> None:
+    """Means over the held-out values."""
+    shots = [float(one.labels_per_class or 0) for one in result.measurements]
+    for curve in _curves(result, result.measurements):
+        _draw_curve(axes, shots, curve)
+    axes.set_xscale("log")
+    axes.set_xticks(shots, [f"{number:g}" for number in shots])
+    axes.xaxis.minorticks_off()
+    axes.set_xlabel(f"labels per class; mean over {len(result.measurements[0].values)} values")
+
+
+def _curves(
+    result: ProbeResult,
+    points: Sequence[ValueResult | Measurement],
+    mean: Measurement | None = None,
+) -> Iterator[_Curve]:
+    """The model's curve, then the floors'; `mean` is told in their labels."""
+    names = list(points[0].floors)
+
+    def label(name: str, accuracy: Interval | None) -> str:
+        return name + (f"\nmean {with_interval(accuracy)}" if accuracy else "")
+
+    yield _Curve(
+        label(result.model, mean and mean.accuracy), [one.accuracy for one in points], _MODEL
+    )
+    for name in names:
+        yield _Curve(
+            label(floor_label(name, result.latent_dim), mean and mean.floors[name]),
+            [one.floors[name] for one in points],
+            *_FLOOR_STYLES[name],
+        )
+
+
+def _draw_curve(axes: Axes, places: list[float], curve: _Curve) -> None:
+    if curve.dashes:
+        style = {"dashes": curve.dashes, "linewidth": 1.4}
+    else:
+        style = {"marker": "o", "markersize": 4.5, "linewidth": 2, "zorder": 3}
+    axes.plot(places, curve.means, color=curve.colour, label=curve.label, **style)
+    if not any(curve.half_widths):
+        return
+    if curve.dashes:  # bars, because several bands would hide each other
+        axes.errorbar(
+            places,
+            curve.means,
+            curve.half_widths,
+            fmt="none",
+            ecolor=curve.colour,
+            elinewidth=0.8,
+            capsize=2,
+        )
+        return
+    bounds = list(zip(curve.means, curve.half_widths, strict=True))
+    axes.fill_between(
+        places,
+        [mean - half for mean, half in bounds],
+        [mean + half for mean, half in bounds],
+        color=curve.colour,
+        alpha=0.2,
+        linewidth=0,
+    )

@@ -1,34 +1,43 @@
-"""The paper's linear probe, for any embedder, in process or remote.
+"""A probe of any embedder, in process or remote: classifiers on its codes at held-out values.
 
-At each held-out value the train and the test images of that value are embedded, given contexts
-drawn from that same distribution (train images for the train part, test images for the test
-part), and a logistic regression fitted on the train codes is scored on the test codes. Contexts
-are drawn anew `contexts` times; the spread over the draws is the result's interval.
+The images of each distribution are embedded given contexts drawn from that same distribution and
+part (or from wrong ones, see `contexts`); a protocol says which codes classifiers are fitted on
+and where they are tested. Contexts are drawn anew several times; the spread over the draws is the
+result's interval.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from metavae_client.errors import SeenValues, SplitMismatch
-from metavae_client.floors import fit_pca, pixels, random_projection
-from metavae_client.linear import Encode, Score, fit_and_score, fitting_pool
-from metavae_client.result import PUBLISHED, ProbeResult, ValueResult
-from metavae_client.sample import Protocol, Sample
+from metavae_client.classifiers import Codes, fitting_pool
+from metavae_client.contexts import Contexts
+from metavae_client.floors import FLOORS, Encode, fit_pca, pixels, random_projection
+from metavae_client.held_out import check_unseen
+from metavae_client.protocols import Linear, Protocol
+from metavae_client.published import PUBLISHED
+from metavae_client.result import Measurement, ProbeResult, ValueResult
+from metavae_client.sample import Pick, Sample
+from metavae_client.settings import ProbeSettings
+from metavae_client.trial import EncodedTrial, Score, Trial
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embedder
-from metavae_zoo.families import Family, Split, family
+from metavae_zoo.families import family
 
-Fits = dict[float, list[Future[Score]]]  # by held-out value: one per draw, or one per floor
+Fits = list[Future[list[Score]]]  # in the order of draws
+Scores = dict[tuple[int, float], list[Score]]  # by classifier and value, in the order of draws
 
 
-def linear_probe(
+def run_probe(
     embedder: Embedder,
-    protocol: Protocol,
+    settings: ProbeSettings,
     *,
     allow_seen: bool = False,
     data_root: Path | None = None,
@@ -37,153 +46,174 @@ def linear_probe(
     """Probe an embedder over the held-out values of a split.
 
     Raises SplitMismatch or SeenValues where the model was, or may have been, trained on a value
-    that would be probed, unless `allow_seen`; BadProtocol for sizes that the data cannot give;
-    DataUnavailable. `progress` shows a bar on stderr, where that is a terminal.
+    that would be probed, unless `allow_seen`; BadSettings for what the data or the model cannot
+    give; DataUnavailable. `progress` shows a bar on stderr, where that is a terminal.
     """
-    values = family(protocol.family)
-    split = values.split(protocol.split)
-    card = embedder.card
+    values = family(settings.family)
+    split = values.split(settings.split)
     if not allow_seen:
-        check_unseen(card, values, split)
-    sample = Sample(values, protocol, data_root)
-    draws = protocol.contexts if card.needs_context else 1
-    held_out = split.held_out_values
-    steps = len(held_out) * draws + protocol.floors * (1 + len(held_out))
+        check_unseen(embedder.card, values, split)
+    sample = Sample(values, split, settings, data_root)
+    contexts = Contexts(embedder, sample, settings.context_size, settings.context_from)
+    protocol = settings.protocol
+    protocol.check(sample)
+    draws = protocol.own_draws or (settings.contexts if contexts.vary else 1)
     with (
         fitting_pool() as pool,
-        tqdm(total=steps, desc="probe", delay=1, disable=None if progress else True) as bar,
+        tqdm(
+            total=_steps(sample, protocol, draws, settings.floors),
+            desc="probe",
+            delay=1,
+            disable=None if progress else True,
+        ) as bar,
     ):
-        model_fits = _fit_model(pool, embedder, sample, values, split, draws, bar)
+        model_fits = _fit_model(pool, embedder, contexts, sample, protocol, draws, bar)
         # Last: embedding waits for the server, floors take every core.
-        floors = _floors(sample, values, split, card.latent_dim, bar) if protocol.floors else {}
-        floor_fits = _fit_floors(pool, floors, sample, split, bar)
-        scores = {
-            value: [fit.result() for fit in model_fits[value] + floor_fits[value]]
-            for value in held_out
-        }
-    as_trained = (card.family, card.split) == (values.name, split.name)
-    return ProbeResult(
-        name=card.name,
-        model=card.model,
-        digest=card.digest,
-        latent_dim=card.latent_dim,
-        family=values.name,
-        split=split.name,
-        axis=values.axis.name,
-        unit=values.axis.unit,
-        seed=protocol.seed,
-        train_size=len(sample.labels["train"]),
-        test_size=len(sample.labels["test"]),
-        contexts=draws,
-        context_size=protocol.context_size if card.needs_context else 0,
-        values=tuple(
-            ValueResult(
-                value,
-                draws=tuple(score.accuracy for score in scores[value][:draws]),
-                floors={
-                    name: score.accuracy
-                    for name, score in zip(floors, scores[value][draws:], strict=True)
-                },
-            )
-            for value in held_out
-        ),
-        converged=all(score.converged for per_value in scores.values() for score in per_value),
-        paper=PUBLISHED.get((card.model, values.name, split.name)) if as_trained else None,
-    )
+        floor_fits = (
+            _fit_floors(pool, embedder.card.latent_dim, sample, protocol, bar)
+            if settings.floors
+            else {}
+        )
+        model = _scores(model_fits)
+        floors = {name: _scores(fits) for name, fits in floor_fits.items()}
+    return _result(embedder.card, settings, sample, contexts, model, floors)
 
 
-def check_unseen(card: ModelCard, values: Family, split: Split) -> None:
-    """Raise unless the card's model was trained over this family and split, and no other value."""
-    anyway = "or probe it all the same with --allow-seen"
-    if card.family != values.name:
-        raise SplitMismatch(
-            f"model {card.name} was trained over {card.family}, the probe is of {values.name}",
-            hint=f"Give --family {card.family}, a --model of {values.name}, {anyway}",
-            field="family",
-        )
-    seen = sorted(set(card.train_values) & set(split.held_out_values))
-    listed = ", ".join(f"{value:g}" for value in seen)
-    if card.split != split.name:
-        consequence = f" and would use values that it was trained on ({listed})" if seen else ""
-        raise SplitMismatch(
-            f"model {card.name} was trained on the {card.split} split, the probe is of the"
-            f" {split.name} one{consequence}",
-            hint=f"Give --split {card.split}, a --model of the {split.name} split, {anyway}",
-            field="split",
-        )
-    if seen:
-        raise SeenValues(
-            f"model {card.name} was trained on values that {values.name} holds out in its"
-            f" {split.name} split ({listed})",
-            hint=f"Train it again over that split, {anyway}",
-            field="split",
-        )
+def _steps(sample: Sample, protocol: Protocol, draws: int, floors: bool) -> int:
+    """Steps of the bar: what the model embeds, PCA, and the trials of floors."""
+    trials = list(protocol.trials(sample, 0))
+    floor_trials = len(FLOORS) * len(trials) * (protocol.own_draws or 1)
+    return draws * sum(trial.picks for trial in trials) + floors * (1 + floor_trials)
 
 
 def _fit_model(
     pool: ThreadPoolExecutor,
     embedder: Embedder,
+    contexts: Contexts,
     sample: Sample,
-    values: Family,
-    split: Split,
+    protocol: Protocol,
     draws: int,
     bar: tqdm,
 ) -> Fits:
-    fits: Fits = {}
-    for value in split.held_out_values:
-        bar.set_postfix_str(f"{values.axis.name} {value:g}")
-        fits[value] = []
-        train, test = sample.at(value, "train"), sample.at(value, "test")
-        train_images, test_images = train.images, test.images
-        for draw in range(draws):
-            codes = []
-            for part, images in ((train, train_images), (test, test_images)):
-                summary = None
-                if embedder.card.needs_context:
-                    summary = embedder.summarize(part.context(draw))
-                codes.append(embedder.embed(images, summary).mean)
-            fits[value].append(
-                pool.submit(
-                    fit_and_score, codes[0], sample.labels["train"], codes[1], sample.labels["test"]
-                )
-            )
-            bar.update()
-    return fits
+    def encode(draw: int, pick: Pick) -> Codes:
+        bar.set_postfix_str(f"{sample.family.axis.name} {pick.value:g}")
+        summary = contexts.summary(pick.value, pick.part, draw)
+        codes = embedder.embed(sample.images(pick), summary).mean
+        bar.update()
+        return codes
 
-
-def _floors(
-    sample: Sample, values: Family, split: Split, dimension: int, bar: tqdm
-) -> dict[str, Encode]:
-    """What stands in for a model, by the names of result.FLOORS."""
-    bar.set_postfix_str("PCA")
-    trained_on = (sample.at(value, "train").images for value in split.train_values)
-    pixel_count = int(np.prod(values.image_shape))
-    floors: dict[str, Encode] = {
-        "raw_pixels": pixels,
-        "pca": fit_pca(trained_on, dimension),
-        "random_projection": random_projection(pixel_count, dimension, sample.seed),
-    }
-    bar.update()
-    return floors
+    return [
+        pool.submit(EncodedTrial.of(trial, sample, partial(encode, draw)).scores, protocol.fit)
+        for draw in range(draws)
+        for trial in protocol.trials(sample, draw)
+    ]
 
 
 def _fit_floors(
-    pool: ThreadPoolExecutor, floors: dict[str, Encode], sample: Sample, split: Split, bar: tqdm
-) -> Fits:
-    def fit(value: float, encode: Encode) -> Score:
-        train, test = sample.at(value, "train").images, sample.at(value, "test").images
-        return fit_and_score(
-            encode(train), sample.labels["train"], encode(test), sample.labels["test"]
-        )
+    pool: ThreadPoolExecutor, dimension: int, sample: Sample, protocol: Protocol, bar: tqdm
+) -> dict[str, Fits]:
+    """The same trials for what stands in for a model."""
 
+    def scores(trial: Trial, encode: Encode) -> list[Score]:
+        encoded = EncodedTrial.of(trial, sample, lambda pick: encode(sample.images(pick)))
+        return encoded.scores(protocol.fit)
+
+    bar.set_postfix_str("PCA")
+    floors = _floors(dimension, sample, protocol)
+    bar.update()
     bar.set_postfix_str("floors")
-    fits: Fits = {
-        value: [pool.submit(fit, value, encode) for encode in floors.values()]
-        for value in split.held_out_values
+    fits = {
+        name: [
+            pool.submit(scores, trial, encode)
+            for draw in range(protocol.own_draws or 1)
+            for trial in protocol.trials(sample, draw)
+        ]
+        for name, encode in floors.items()
     }
-    for per_value in fits.values():
-        for one in per_value:
-            one.result()
-        if floors:
-            bar.update()
+    for one in chain.from_iterable(fits.values()):
+        one.result()
+        bar.update()
     return fits
+
+
+def _floors(dimension: int, sample: Sample, protocol: Protocol) -> dict[str, Encode]:
+    """By the names of FLOORS."""
+    seen = (sample.images(protocol.train(sample, value)) for value in sample.split.train_values)
+    pixel_count = int(np.prod(sample.family.image_shape))
+    return {
+        "raw_pixels": pixels,
+        "pca": fit_pca(seen, dimension),
+        "random_projection": random_projection(pixel_count, dimension, sample.seed),
+    }
+
+
+def _scores(fits: Fits) -> Scores:
+    found: Scores = defaultdict(list)
+    for score in chain.from_iterable(fit.result() for fit in fits):
+        found[score.classifier, score.value].append(score)
+    return found
+
+
+def _result(
+    card: ModelCard,
+    settings: ProbeSettings,
+    sample: Sample,
+    contexts: Contexts,
+    model: Scores,
+    floors: dict[str, Scores],
+) -> ProbeResult:
+    def accuracies(scores: Scores, classifier: int, value: float) -> tuple[float, ...]:
+        return tuple(score.accuracy for score in scores[classifier, value])
+
+    measurements = tuple(
+        Measurement(
+            labels_per_class,
+            tuple(
+                ValueResult(
+                    value,
+                    context_value=contexts.value(value),
+                    draws=accuracies(model, classifier, value),
+                    floor_draws={
+                        name: accuracies(scores, classifier, value)
+                        for name, scores in floors.items()
+                    },
+                )
+                for value in sample.split.held_out_values
+            ),
+        )
+        for classifier, labels_per_class in enumerate(settings.protocol.labels_per_class)
+    )
+    family, split = sample.family, sample.split
+    # The paper's figures are of models at their own family and split, by its own protocol.
+    as_published = (
+        (card.family, card.split) == (family.name, split.name)
+        and isinstance(settings.protocol, Linear)
+        and settings.context_from == "own"
+    )
+    draws = len(measurements[0].values[0].draws)
+    return ProbeResult(
+        name=card.name,
+        model=card.model,
+        digest=card.digest,
+        latent_dim=card.latent_dim,
+        family=family.name,
+        split=split.name,
+        axis=family.axis.name,
+        unit=family.axis.unit,
+        protocol=settings.protocol,
+        seed=settings.seed,
+        train_size=sample.train_size,
+        test_size=sample.test_size,
+        train_values=split.train_values,
+        contexts=draws if contexts.vary else 1,
+        context_size=contexts.size,
+        context_from=settings.context_from if card.needs_context else None,
+        measurements=measurements,
+        converged=all(
+            score.converged
+            for scores in (model, *floors.values())
+            for per_value in scores.values()
+            for score in per_value
+        ),
+        paper=PUBLISHED.get((card.model, family.name, split.name)) if as_published else None,
+    )

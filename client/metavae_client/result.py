@@ -1,53 +1,86 @@
-"""What a probe found, and what the paper published."""
+"""What a probe found."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from metavae_client.linear import MAX_ITERATIONS
+from metavae_client.contexts import ContextFrom
+from metavae_client.protocols import Linear, Protocol
+from metavae_client.published import PublishedFigure
 from metavae_zoo.card import Interval, ProbeRecord
 from metavae_zoo.statistics import confidence_interval
-
-FLOORS = ("raw_pixels", "pca", "random_projection")
-
-
-@dataclass(frozen=True)
-class PublishedFigure:
-    """A mean accuracy over held-out values, and where it stands."""
-
-    accuracy: float
-    source: str
-
-
-_TABLE_2 = "Wu et al., AAAI 2020, Table 2"
-
-# (model, family, split). The paper does not say which split its table is of; its Fig. 7 fits this.
-PUBLISHED: dict[tuple[str, str, str], PublishedFigure] = {
-    ("metavae", "mnist-rotation", "contiguous"): PublishedFigure(0.885, _TABLE_2),
-    ("metavae", "mnist-scale", "contiguous"): PublishedFigure(0.893, _TABLE_2),
-    ("metavae", "mnist-skew", "contiguous"): PublishedFigure(0.844, _TABLE_2),
-}
 
 
 @dataclass(frozen=True)
 class ValueResult:
-    """Accuracy at one held-out value: the model's per context draw, and the floors'.
+    """Accuracy at one held-out value: the model's per draw, and the floors'.
 
-    `floors` maps the names of FLOORS to accuracies; it is empty where none were asked for.
+    `context_value` is the value whose images were the context, None where there was none.
+    `floor_draws` maps the names of FLOORS to accuracies, per draw of labels where these are drawn;
+    it is empty where no floors were asked for.
     """
 
     value: float
+    context_value: float | None
     draws: tuple[float, ...]
-    floors: dict[str, float]
+    floor_draws: dict[str, tuple[float, ...]]
 
     @property
     def accuracy(self) -> Interval:
-        """Mean over context draws, with its 95% interval."""
+        """Mean over draws, with its 95% interval."""
         return confidence_interval(self.draws)
+
+    @property
+    def floors(self) -> dict[str, Interval]:
+        """Each floor's mean over draws, with its 95% interval."""
+        return {name: confidence_interval(draws) for name, draws in self.floor_draws.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "value": self.value,
+            "accuracy": self.accuracy.model_dump(),
+            "draws": list(self.draws),
+            "floors": {name: floor.mean for name, floor in self.floors.items()},
+            "floor_draws": {name: list(draws) for name, draws in self.floor_draws.items()},
+            "context_value": self.context_value,
+        }
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Accuracies at all held-out values, of classifiers fitted on `labels_per_class` labels.
+
+    None is all labels that there are.
+    """
+
+    labels_per_class: int | None
+    values: tuple[ValueResult, ...]
+
+    @property
+    def accuracy(self) -> Interval:
+        """Mean over held-out values; the 95% interval is over draws of that mean."""
+        return _mean_over_values([value.draws for value in self.values])
+
+    @property
+    def floors(self) -> dict[str, Interval]:
+        """Each floor's mean over held-out values; likewise."""
+        return {
+            name: _mean_over_values([value.floor_draws[name] for value in self.values])
+            for name in self.values[0].floor_draws
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "accuracy": self.accuracy.model_dump(),
+            "floors": {name: floor.mean for name, floor in self.floors.items()},
+            "values": [value.to_dict() for value in self.values],
+        }
 
 
 @dataclass(frozen=True)
@@ -55,9 +88,13 @@ class ProbeResult:
     """A probe of one model over the held-out values of a split.
 
     `name` is the served model's, `model` its kind (`metavae`), `digest` its card's.
+    `measurements` has one for each of the protocol's `labels_per_class`.
 
-    `contexts` counts the context draws (1 for a model that takes no context). `converged` tells
-    whether every logistic regression did. The same for a remote and an in-process embedder.
+    `train_size` counts the train images per value that there were to fit on, at the
+    `train_values` for Transfer, else at the held-out ones. `contexts` counts the context draws
+    (1 where they do not vary), `context_size` the images of each; `context_from` is None for a
+    model that takes no context. `converged` tells whether every classifier did.
+    The same for a remote and an in-process embedder.
     """
 
     name: str
@@ -68,42 +105,34 @@ class ProbeResult:
     split: str
     axis: str
     unit: str
+    protocol: Protocol
     seed: int
     train_size: int
     test_size: int
+    train_values: tuple[float, ...]
     contexts: int
     context_size: int
-    values: tuple[ValueResult, ...]
+    context_from: ContextFrom | None
+    measurements: tuple[Measurement, ...]
     converged: bool
     paper: PublishedFigure | None
 
     @property
-    def accuracy(self) -> Interval:
-        """Mean over held-out values; the 95% interval is over context draws of that mean."""
-        by_draw = np.array([value.draws for value in self.values]).mean(axis=0)
-        return confidence_interval(by_draw.tolist())
+    def draws(self) -> int:
+        """Over how many draws the model's intervals are."""
+        return len(self.measurements[0].values[0].draws)
 
     @property
-    def differences(self) -> str:
-        """How the probe differs from the paper's, in one line."""
-        context = (
-            f"each draw has one context of {self.context_size} images for all of its images, where"
-            " the paper draws 10 per query; "
-            if self.context_size
-            else ""
-        )
-        return f"Unlike the paper's: {context}max_iter {MAX_ITERATIONS:,}"
-
-    @property
-    def floors(self) -> dict[str, float]:
-        """Each floor's mean over held-out values."""
-        names = self.values[0].floors
-        return {
-            name: float(np.mean([value.floors[name] for value in self.values])) for name in names
-        }
+    def note(self) -> str:
+        """What its protocol says about the result, in one line."""
+        return self.protocol.note(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON holds it; `record` is what a model card holds of it."""
+        """Everything, as JSON holds it; `record` is what a model card holds of it.
+
+        A protocol of few labels has one measurement per entry of `by_shots`; of the others the
+        only measurement stands beside the rest.
+        """
         return {
             "name": self.name,
             "model": self.model,
@@ -113,46 +142,60 @@ class ProbeResult:
             "split": self.split,
             "axis": self.axis,
             "unit": self.unit,
+            "protocol": self.protocol.name,
+            **asdict(self.protocol),
+            "note": self.note,
             "seed": self.seed,
             "train_size": self.train_size,
             "test_size": self.test_size,
+            "train_values": list(self.train_values),
             "contexts": self.contexts,
             "context_size": self.context_size,
+            "context_from": self.context_from,
             "converged": self.converged,
-            "accuracy": self.accuracy.model_dump(),
-            "floors": self.floors,
             "paper": self.paper and {"accuracy": self.paper.accuracy, "source": self.paper.source},
-            "record": self.to_record().model_dump(),
-            "values": [
-                {
-                    "value": value.value,
-                    "accuracy": value.accuracy.model_dump(),
-                    "draws": list(value.draws),
-                    "floors": value.floors,
-                }
-                for value in self.values
-            ],
+            **self._measured(),
         }
 
     def to_json(self) -> str:
         """The result for a program, without times or anything else that changes between runs."""
         return json.dumps(self.to_dict(), indent=2)
 
-    def to_record(self) -> ProbeRecord:
-        """The result as a model card holds it."""
+    def to_record(self) -> ProbeRecord | None:
+        """The result as a model card holds it; None unless it is by the paper's protocol."""
+        if not isinstance(self.protocol, Linear) or self.context_from not in ("own", None):
+            return None
+        [measurement] = self.measurements
         return ProbeRecord(
             protocol=(
                 f"logistic regression on the embeddings of each held-out {self.axis} of"
                 f" {self.family}, {self.split} split; context from the same distribution and part;"
-                f" intervals over context draws. {self.differences}"
+                f" intervals over context draws. {self.note}"
             ),
             seed=self.seed,
             train_size=self.train_size,
             test_size=self.test_size,
             contexts=self.contexts,
             context_size=self.context_size,
-            accuracy=self.accuracy,
-            per_value={f"{value.value:g}": value.accuracy for value in self.values},
-            floors=self.floors,
+            accuracy=measurement.accuracy,
+            per_value={f"{value.value:g}": value.accuracy for value in measurement.values},
+            floors={name: floor.mean for name, floor in measurement.floors.items()},
             paper=self.paper.accuracy if self.paper else None,
         )
+
+    def _measured(self) -> dict[str, Any]:
+        if self.measurements[0].labels_per_class is None:
+            record = self.to_record()
+            return {"record": record and record.model_dump(), **self.measurements[0].to_dict()}
+        return {
+            "record": None,
+            "by_shots": [
+                {"shots": measurement.labels_per_class, **measurement.to_dict()}
+                for measurement in self.measurements
+            ],
+        }
+
+
+def _mean_over_values(draws: list[tuple[float, ...]]) -> Interval:
+    """From accuracies [value][draw]."""
+    return confidence_interval(np.array(draws).mean(axis=0).tolist())

@@ -7,9 +7,11 @@ from pathlib import Path
 import httpx
 
 from metavae_client.connection import Connection, Patience, is_local, parse_url
-from metavae_client.errors import BadReply, ModelNotNamed
+from metavae_client.errors import BadReply, ModelNotNamed, Unauthorized
 from metavae_client.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
+
+_NAME_IT = "Name the model: --model NAME, or METAVAE_MODEL"
 
 
 def management_url(url: str) -> str:
@@ -52,13 +54,20 @@ def only_name(url: str, *, token_file: Path | None = None) -> str:
         inference.send("GET", "/ping")  # an error about the server itself comes first
     finally:
         inference.close()
-    names = names_if_they_can_be_had(url, tokens)
+    try:
+        names = _names_soon(url, tokens)
+    except MetavaeError as error:
+        raise ModelNotNamed(
+            f"no --model was given, and the server at {url} does not tell which it serves:"
+            f" {error.message}",
+            hint=f"{_NAME_IT}. {error.hint}" if isinstance(error, Unauthorized) else _NAME_IT,
+            field="model",
+        ) from error
     if len(names) == 1:
         return names[0]
     raise ModelNotNamed(
-        f"no --model was given, and the server at {url}"
-        f" {'serves ' + ', '.join(names) if names else 'does not tell which it serves'}",
-        hint="Name the model: --model NAME, or METAVAE_MODEL",
+        f"no --model was given, and the server at {url} serves {', '.join(names) or 'none'}",
+        hint=_NAME_IT,
         field="model",
     )
 
@@ -66,6 +75,10 @@ def only_name(url: str, *, token_file: Path | None = None) -> str:
 def names_if_they_can_be_had(url: str, tokens: Tokens) -> list[str]:
     """The names, or none where the management API is out of reach; soon, in any case."""
     try:
-        return served_names(management_url(url), tokens, Patience(timeout=2.0, give_up_after=2.0))
+        return _names_soon(url, tokens)
     except MetavaeError:
         return []
+
+
+def _names_soon(url: str, tokens: Tokens) -> list[str]:
+    return served_names(management_url(url), tokens, Patience(timeout=2.0, give_up_after=2.0))

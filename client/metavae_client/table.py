@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from metavae_client.result import FLOORS, ProbeResult
+from metavae_client.result import Measurement, ProbeResult, ValueResult
 from metavae_zoo.card import Interval
 
 
 def probe_table(result: ProbeResult) -> str:
-    """A row per held-out value and one for their mean; then the paper's figure and the protocol."""
-    names = [name for name in FLOORS if name in result.floors]
-    header = [result.axis, result.model, *(floor_label(name, result.latent_dim) for name in names)]
-    rows = [
-        [
-            f"{value.value:g}",
-            with_interval(value.accuracy),
-            *(f"{value.floors[name]:.3f}" for name in names),
-        ]
-        for value in result.values
-    ]
-    mean = [
-        "mean",
-        with_interval(result.accuracy),
-        *(f"{result.floors[name]:.3f}" for name in names),
-    ]
-    widths = [max(map(len, column)) for column in zip(header, mean, *rows, strict=True)]
+    """The accuracies as a table, and under it what they are of.
+
+    A row per held-out value and one for their mean, the floors beside the model; where there are
+    several numbers of labels a column for each of them, the floors under the model.
+    """
+    several = len(result.measurements) > 1
+    header, rows, means = (_by_shots if several else _by_floor)(result)
+    widths = [max(map(len, column)) for column in zip(header, *rows, *means, strict=True)]
     rule = "─" * (sum(widths) + 3 * (len(widths) - 1))
 
     def line(cells: list[str]) -> str:
@@ -31,14 +22,14 @@ def probe_table(result: ProbeResult) -> str:
 
     return "\n".join(
         [
-            f"{result.name}: accuracy of a linear probe at the held-out values of"
+            f"{result.name}: accuracy of {result.protocol.title} at the held-out values of"
             f" {result.family}, {result.split} split",
             "",
             line(header),
             rule,
             *map(line, rows),
             rule,
-            line(mean),
+            *map(line, means),
             "",
             *_notes(result),
         ]
@@ -54,6 +45,11 @@ def floor_label(name: str, latent_dim: int) -> str:
     }[name]
 
 
+def shots_label(shots: int | None) -> str:
+    """How many labels a classifier had, for people."""
+    return f"{shots} label{'s' * (shots != 1)} per class"
+
+
 def with_interval(accuracy: Interval) -> str:
     """Such as `0.885 ± 0.003`."""
     if accuracy.half_width is None:
@@ -63,16 +59,51 @@ def with_interval(accuracy: Interval) -> str:
 
 def protocol_line(result: ProbeResult) -> str:
     """What the numbers are of."""
-    contexts = (
-        f"{result.contexts} context draw{'s' * (result.contexts > 1)} of"
-        f" {result.context_size} images"
-        if result.context_size
-        else "no context"
-    )
+    return f"{result.protocol.images(result)}, {_context(result)}, seed {result.seed}"
+
+
+def _by_floor(result: ProbeResult) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Header, rows and rows of means."""
+    [measurement] = result.measurements
+    labels = [floor_label(name, result.latent_dim) for name in measurement.floors]
+
+    def row(label: str, of: Measurement | ValueResult) -> list[str]:
+        return [label, *map(with_interval, (of.accuracy, *of.floors.values()))]
+
     return (
-        f"{result.train_size:,} train and {result.test_size:,} test images per value,"
-        f" {contexts}, seed {result.seed}"
+        [result.axis, result.model, *labels],
+        [row(f"{value.value:g}", value) for value in measurement.values],
+        [row("mean", measurement)],
     )
+
+
+def _by_shots(result: ProbeResult) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Likewise, for a result of several measurements."""
+    measurements = result.measurements
+    header = [result.axis, *(shots_label(one.labels_per_class) for one in measurements)]
+    rows = [
+        [f"{at_one[0].value:g}", *(with_interval(value.accuracy) for value in at_one)]
+        for at_one in zip(*(one.values for one in measurements), strict=True)
+    ]
+    means = [[f"mean of {result.model}", *(with_interval(one.accuracy) for one in measurements)]]
+    for name in measurements[0].floors:
+        floors = (with_interval(one.floors[name]) for one in measurements)
+        means.append([floor_label(name, result.latent_dim), *floors])
+    return header, rows, means
+
+
+def _context(result: ProbeResult) -> str:
+    if result.context_from is None:
+        return "no context"
+    if result.context_from == "zeros":
+        return "a summary of zeros in place of a context"
+    images = {
+        "own": "images",
+        "other": f"images of another {result.axis}",
+        "shuffled": "images with shuffled pixels",
+    }[result.context_from]
+    plural = "s" * (result.contexts > 1)
+    return f"{result.contexts} context draw{plural} of {result.context_size} {images}"
 
 
 def _notes(result: ProbeResult) -> list[str]:
@@ -82,9 +113,22 @@ def _notes(result: ProbeResult) -> list[str]:
             f"The paper's mean: {result.paper.accuracy:.3f} ({result.paper.source};"
             " 60,000 train and 10,000 test images)"
         )
-    notes += [protocol_line(result), result.differences]
-    if result.contexts > 1:
-        notes.append(f"± is a 95% interval over the {result.contexts} context draws")
+    notes += [protocol_line(result), result.note]
+    if result.context_from == "other":
+        pairs = ", ".join(
+            f"{value.context_value:g} for {value.value:g}"
+            for value in result.measurements[0].values
+        )
+        notes.append(f"Contexts are of {result.axis} {pairs}")
+    if result.draws > 1:
+        notes.append(f"± is a 95% interval over the {result.draws} {_drawn(result)}")
     if not result.converged:
         notes.append("Some logistic regressions did not converge: their accuracies are too low")
     return notes
+
+
+def _drawn(result: ProbeResult) -> str:
+    """What is drawn anew from one draw to the next."""
+    if result.protocol.own_draws is None:
+        return "context draws"
+    return "draws of labels" + (", each with a new context" if result.contexts > 1 else "")

@@ -1,4 +1,7 @@
-"""What the client's tests share: a fake server for what TorchServe cannot be made to do."""
+"""What the client's tests share.
+
+A fake server for what TorchServe cannot be made to do, a small probe, and embedders to probe.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from metavae_client.floors import pixels
+from metavae_client.probe import run_probe
+from metavae_client.result import ProbeResult
+from metavae_client.settings import ProbeSettings
 from metavae_serving.wire import HEADER_LENGTH, EmbedRequest, decode_request, encode_reply
 from metavae_zoo.bundle import Bundle
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.card import ModelCard
+from metavae_zoo.embedder import Embeddings, OnnxEmbedder
 from metavae_zoo.families import family
 from metavae_zoo.images import Images
+from metavae_zoo.summary import Summary
 
 # What the fake does in place of an answer: a status, or one with headers and a body. 0 is a reset.
 Trouble = int | tuple[int, dict[str, str], bytes]
@@ -88,6 +97,67 @@ class FakeServer:
             outputs |= {"embedding": embeddings.mean, "log_variance": embeddings.log_variance}
         card = self.embedder.card
         return encode_reply(outputs, request, model_name=card.name, model=card.digest)
+
+
+class Spy:
+    """The model, under another card where one is given; it remembers what it is asked.
+
+    `summarized` has contexts, `embedded` has queries and summaries.
+    """
+
+    def __init__(self, embedder: OnnxEmbedder, **fields: object) -> None:
+        self.embedder = embedder
+        self.card = ModelCard.model_validate(embedder.card.model_dump() | fields)
+        self.summarized: list[Images] = []
+        self.embedded: list[tuple[Images, Summary | None]] = []
+
+    def summarize(self, context: Images) -> Summary:
+        self.summarized.append(context)
+        return self.embedder.summarize(context)
+
+    def embed(self, queries: Images, summary: Summary | None = None) -> Embeddings:
+        self.embedded.append((queries, summary))
+        return self.embedder.embed(queries, summary)
+
+
+class Pixels(Spy):
+    """A model without a context, whose codes are the pixels."""
+
+    def __init__(self, embedder: OnnxEmbedder) -> None:
+        super().__init__(embedder, feature_dim=0)
+
+    def embed(self, queries: Images, summary: Summary | None = None) -> Embeddings:
+        self.embedded.append((queries, summary))
+        return Embeddings(pixels(queries), np.zeros_like(pixels(queries)))
+
+
+@pytest.fixture
+def spy(local: OnnxEmbedder) -> Callable[..., Spy]:
+    """Makes a Spy; keyword arguments are fields of its card."""
+
+    def make(**fields: object) -> Spy:
+        return Spy(local, **fields)
+
+    return make
+
+
+@pytest.fixture
+def contextless(local: OnnxEmbedder) -> Pixels:
+    return Pixels(local)
+
+
+@pytest.fixture(scope="session")
+def small() -> ProbeSettings:
+    """A probe of seconds."""
+    return ProbeSettings(
+        "digits-rotation", "contiguous", train_size=100, test_size=60, contexts=2, context_size=20
+    )
+
+
+@pytest.fixture(scope="session")
+def result(local: OnnxEmbedder, small: ProbeSettings) -> ProbeResult:
+    """What the small probe finds, by the paper's protocol."""
+    return run_probe(local, small)
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from PIL import Image
 from metavae_client.cli import main
 from metavae_client.files import read_summary
 
-SMALL = ["--train-size", "200", "--test-size", "100", "--contexts", "2", "--context-size", "20"]
-PROBE = ["probe", "--family", "digits-rotation", "--split", "contiguous", *SMALL]
+DIGITS = ["--family", "digits-rotation", "--split", "contiguous"]
+SIZES = ["--train-size", "200", "--test-size", "100"]
+PROBE = ["probe", *DIGITS, *SIZES, "--contexts", "2", "--context-size", "20"]
 
 
 @pytest.fixture
@@ -116,6 +117,52 @@ def test_probe_needs_no_server_in_process_and_prints_the_same(client, local, bun
     assert here.stdout == served.stdout
 
 
+def test_every_protocol_can_be_asked_for(client, tmp_path):
+    for options, words in (
+        (["transfer"], "one logistic regression for all values"),
+        (["few-shot", "--shots", "1,2", "--label-draws", "2"], "2 labels per class"),
+        (["knn", "--neighbours", "3"], "3 nearest neighbours"),
+    ):
+        arguments = [*DIGITS, *SIZES, "--no-floors", "--protocol", *options]
+        result = client("probe", *arguments, "--plot", "probe.svg")
+        assert result.exit_code == 0, result.output
+        assert words in result.stdout.lower()
+        assert (tmp_path / "probe.svg").is_file()
+
+
+@pytest.mark.parametrize("source", ["other", "shuffled", "zeros"])
+def test_a_wrong_context_can_be_asked_for_and_is_told(client, source):
+    arguments = [*DIGITS, *SIZES, "--no-floors", "--json", "--context-from", source]
+    found = json.loads(client("probe", *arguments).stdout)
+    assert found["context_from"] == source
+    assert found["record"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--shots", "1"], "--shots is for --protocol few-shot, not for linear"),
+        (["--protocol", "knn", "--label-draws", "3"], "--label-draws is for --protocol few-shot"),
+        (["--protocol", "transfer", "--neighbours", "3"], "--neighbours is for --protocol knn"),
+        (
+            ["--protocol", "few-shot", "--contexts", "3"],
+            "--contexts is not for --protocol few-shot",
+        ),
+        (["--protocol", "few-shot", "--shots", "1,many"], "'--shots': '1,many'"),
+        (["--protocol", "few-shot", "--label-draws", "0"], "'--label-draws': 0"),
+        (["--protocol", "knn", "--neighbours", "0"], "'--neighbours': 0"),
+        (["--protocol", "linaer"], "'--protocol'"),
+        (["--context-from", "nowhere"], "'--context-from'"),
+        (["--context-from", "zeros", "--context-size", "5"], "--context-size is not for"),
+        (["--context-from", "zeros", "--contexts", "5"], "--contexts is not for"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage_and_named(arguments, words):
+    result = CliRunner().invoke(main, ["probe", "--split", "contiguous", *arguments])
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
 @pytest.mark.parametrize(
     ("queries", "words"),
     [
@@ -168,6 +215,21 @@ def test_a_wrong_or_missing_token_is_one_line(client, files, monkeypatch, name, 
     assert words in in_one_line(client("embed", "queries.npy", "--context", "context.npy"))
 
 
+@pytest.mark.parametrize("command", [["models"], ["embed", "queries.npy"]], ids=lambda one: one[0])
+def test_an_inference_token_alone_cannot_list_models_and_the_reason_is_one_line(
+    client, files, server, monkeypatch, command
+):
+    token = server.headers()["Authorization"].removeprefix("Bearer ")
+    monkeypatch.delenv("METAVAE_TOKEN_FILE")
+    monkeypatch.setenv("METAVAE_TOKEN", token)
+    line = in_one_line(client(*command))
+    assert "wants the management token and not the inference one" in line
+    assert "refuses the token that was given (METAVAE_TOKEN)" in line
+    assert "key_file.json, which holds both, as --token-file" in line
+    assert token not in line
+    assert ("--model NAME" in line) == (command[0] == "embed")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -176,10 +238,10 @@ def test_a_wrong_or_missing_token_is_one_line(client, files, monkeypatch, name, 
         (["--split", "sparse", "--family", "digits-rotation"], "does not serve model"),
         (["--split", "contiguous", "--plot", "probe.gif"], ".png, .svg, .pdf"),
         (["--split", "contiguous", "--plot", "absent/probe.png"], "there is no folder"),
-        (
-            ["--split", "contiguous", "--family", "digits-rotation", "--train-size", "9999"],
-            "has 1297 images",
-        ),
+        ([*DIGITS, "--train-size", "9999"], "has 1297 images"),
+        ([*DIGITS, "--protocol", "few-shot", "--shots", "0"], "--shots is 0"),
+        ([*DIGITS, "--protocol", "few-shot", "--shots", "1,500"], "--shots has 500"),
+        ([*DIGITS, "--protocol", "knn", "--neighbours", "1298"], "--neighbours is 1298"),
     ],
 )
 def test_bad_options_of_probe_are_one_line(client, arguments, words):

@@ -2,127 +2,165 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from metavae_client.errors import BadProtocol, SeenValues, SplitMismatch
+from metavae_client.classifiers import MAX_ITERATIONS, fitting_pool, logistic_regression
+from metavae_client.contexts import Contexts
+from metavae_client.errors import BadSettings, SeenValues, SplitMismatch
 from metavae_client.floors import fit_pca, pixels, random_projection
-from metavae_client.linear import MAX_ITERATIONS, fit_and_score, fitting_pool
-from metavae_client.plots import save_plot
-from metavae_client.probe import linear_probe
+from metavae_client.probe import run_probe
+from metavae_client.protocols import FewShot, Knn, Linear, Protocol, Transfer
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.result import ProbeResult, PublishedFigure
-from metavae_client.sample import Protocol, Sample
-from metavae_client.table import probe_table
-from metavae_zoo.card import ModelCard, ProbeRecord
-from metavae_zoo.embedder import Embeddings
-from metavae_zoo.errors import BadBundle, MetavaeError
+from metavae_client.sample import Sample
+from metavae_client.settings import ProbeSettings
+from metavae_zoo.errors import MetavaeError
 from metavae_zoo.families import family
-from metavae_zoo.summary import Summary
 
-SMALL = Protocol(
-    "digits-rotation", "contiguous", train_size=200, test_size=100, contexts=2, context_size=20
+EVERY_PROTOCOL = pytest.mark.parametrize(
+    "protocol",
+    [Linear(), Transfer(), FewShot((1, 3), label_draws=2), Knn(3)],
+    ids=lambda protocol: protocol.name,
 )
 
 
-@pytest.fixture(scope="module")
-def result(local) -> ProbeResult:
-    return linear_probe(local, SMALL)
+def sample_of(settings: ProbeSettings) -> Sample:
+    values = family(settings.family)
+    return Sample(values, values.split(settings.split), settings, None)
 
 
-class Exchanged:
-    """The model, under another card."""
-
-    def __init__(self, local, **fields: object) -> None:
-        self.local = local
-        self.card = ModelCard.model_validate(local.card.model_dump() | fields)
-
-    def summarize(self, context) -> Summary:
-        return self.local.summarize(context)
-
-    def embed(self, queries, summary=None) -> Embeddings:
-        return self.local.embed(queries, summary)
-
-
-def test_remote_and_in_process_probes_are_the_same_to_the_bit(server, local, result):
+@EVERY_PROTOCOL
+def test_remote_and_in_process_probes_are_the_same_to_the_bit(
+    server, local, small, protocol: Protocol
+):
+    settings = replace(small, protocol=protocol, floors=False)
     with RemoteEmbedder(
         server.url, local.card.name, token_file=server.token_file, max_images_per_request=64
     ) as remote:
-        assert linear_probe(remote, SMALL).to_json() == result.to_json()
+        assert run_probe(remote, settings).to_json() == run_probe(local, settings).to_json()
 
 
-def test_every_held_out_value_is_probed_and_no_other(local, result):
-    assert [value.value for value in result.values] == local.card.held_out_values
+@EVERY_PROTOCOL
+def test_a_result_does_not_depend_on_the_number_of_cores(local, small, protocol, monkeypatch):
+    settings = replace(small, protocol=protocol, contexts=1)
+    found = []
+    for cores in (1, 5):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=cores: set(range(n)))
+        found.append(run_probe(local, settings).to_json())
+    assert found[0] == found[1]
 
 
-def test_a_model_does_as_well_without_its_floors(local, result):
-    alone = linear_probe(local, replace(SMALL, floors=False))
-    assert alone.accuracy == result.accuracy
-    assert alone.floors == {}
+@EVERY_PROTOCOL
+def test_floors_go_through_the_protocol_of_the_model(contextless, small, protocol):
+    result = run_probe(contextless, replace(small, protocol=protocol))
+    assert result.measurements
+    for measurement in result.measurements:
+        for value in measurement.values:
+            assert value.draws == value.floor_draws["raw_pixels"]
 
 
-def test_more_draws_keep_the_first_ones(local, result):
-    one = linear_probe(local, replace(SMALL, contexts=1, floors=False))
-    assert [value.draws for value in one.values] == [value.draws[:1] for value in result.values]
-    assert one.accuracy.half_width is None
+@EVERY_PROTOCOL
+def test_a_model_without_a_context_is_given_none_and_needs_one_draw(contextless, small, protocol):
+    result = run_probe(contextless, replace(small, protocol=protocol, floors=False))
+    assert contextless.summarized == []
+    assert {summary for _, summary in contextless.embedded} == {None}
+    assert (result.contexts, result.context_size, result.context_from) == (1, 0, None)
+    assert result.draws == (protocol.own_draws or 1)
 
 
-def test_another_seed_gives_another_sample(local, result):
-    other = linear_probe(local, replace(SMALL, seed=1, floors=False))
-    assert other.accuracy != result.accuracy
+@EVERY_PROTOCOL
+def test_every_held_out_value_is_probed_and_no_other(local, small, protocol):
+    result = run_probe(local, replace(small, protocol=protocol, contexts=1, floors=False))
+    for measurement in result.measurements:
+        assert [value.value for value in measurement.values] == local.card.held_out_values
 
 
-def test_a_probe_is_the_plain_protocol_spelled_out(local, result):
-    sample = Sample(family("digits-rotation"), SMALL, None)
-    train, test = sample.at(20.0, "train"), sample.at(20.0, "test")
+@EVERY_PROTOCOL
+def test_more_draws_keep_the_first_ones(local, small, protocol):
+    def draws(number: int) -> list[tuple[float, ...]]:
+        own = replace(protocol, label_draws=number) if protocol.own_draws else protocol
+        settings = replace(small, protocol=own, contexts=number, floors=False)
+        result = run_probe(local, settings)
+        assert result.contexts == number
+        return [value.draws for one in result.measurements for value in one.values]
+
+    assert draws(1) == [both[:1] for both in draws(2)]
+
+
+def test_a_model_does_as_well_without_its_floors(local, small, result):
+    alone = run_probe(local, replace(small, floors=False))
+    assert alone.measurements[0].accuracy == result.measurements[0].accuracy
+    assert alone.measurements[0].floors == {}
+
+
+def test_one_draw_has_no_interval(local, small):
+    one = run_probe(local, replace(small, contexts=1, floors=False))
+    assert one.measurements[0].accuracy.half_width is None
+
+
+def test_another_seed_gives_another_sample(local, small, result):
+    other = run_probe(local, replace(small, seed=1, floors=False))
+    assert other.measurements[0].accuracy != result.measurements[0].accuracy
+
+
+def test_a_probe_is_the_plain_protocol_spelled_out(local, small, result):
+    sample = sample_of(small)
+    contexts = Contexts(local, sample, size=20)
+    train, test = sample.train(20.0), sample.test(20.0)
     codes = [
-        local.embed(part.images, local.summarize(part.context(1))).mean for part in (train, test)
+        local.embed(sample.images(pick), contexts.summary(20.0, pick.part, draw=1)).mean
+        for pick in (train, test)
     ]
     with fitting_pool():
-        score = fit_and_score(codes[0], sample.labels["train"], codes[1], sample.labels["test"])
-    assert score.accuracy == result.values[0].draws[1]
+        fitted = logistic_regression(codes[0], sample.labels(train))
+        accuracy = fitted.accuracy(codes[1], sample.labels(test))
+    assert accuracy == result.measurements[0].values[0].draws[1]
 
 
-def test_context_and_probed_images_are_of_the_probed_value(local):
-    sample, digits = Sample(family("digits-rotation"), SMALL, None), family("digits-rotation")
-    drawn = sample.at(40.0, "test")
-    pool = digits.images(40.0, "test")
-    for images in (drawn.images, drawn.context(0)):
-        assert {image.tobytes() for image in images} <= {image.tobytes() for image in pool}
-    assert not np.array_equal(drawn.context(0), drawn.context(1))
+def test_probed_images_are_of_the_probed_value(small):
+    sample = sample_of(small)
+    pool = family("digits-rotation").images(40.0, "test")
+    found = {image.tobytes() for image in sample.images(sample.test(40.0))}
+    assert len(found) == 60
+    assert found <= {image.tobytes() for image in pool}
 
 
 def test_the_interval_of_the_mean_is_over_context_draws(result):
-    means = np.mean([value.draws for value in result.values], axis=0)
-    assert result.accuracy.mean == pytest.approx(means.mean())
+    [measurement] = result.measurements
+    means = np.mean([value.draws for value in measurement.values], axis=0)
+    assert measurement.accuracy.mean == pytest.approx(means.mean())
     # Student's t with one degree of freedom, 97.5%.
-    assert result.accuracy.half_width == pytest.approx(12.7062 * abs(means[0] - means[1]) / 2, 1e-4)
+    assert measurement.accuracy.half_width == pytest.approx(
+        12.7062 * abs(means[0] - means[1]) / 2, 1e-4
+    )
 
 
-def test_a_probe_of_another_split_is_refused_with_the_values_that_were_seen(local):
+def test_a_probe_of_another_split_is_refused_with_the_values_that_were_seen(local, small):
     with pytest.raises(SplitMismatch, match=r"contiguous.*interleaved.*-160.*--split contiguous"):
-        linear_probe(local, replace(SMALL, split="interleaved"))
+        run_probe(local, replace(small, split="interleaved"))
 
 
-def test_a_probe_of_another_family_is_refused(local):
+def test_a_probe_of_another_family_is_refused(local, small):
     with pytest.raises(SplitMismatch, match=r"digits-rotation.*--family digits-rotation"):
-        linear_probe(local, replace(SMALL, family="digits-skew"))
+        run_probe(local, replace(small, family="digits-skew"))
 
 
-def test_a_probe_of_a_value_that_was_trained_on_is_refused(local):
-    cheat = Exchanged(local, train_values=[*local.card.train_values, 20.0])
+@EVERY_PROTOCOL
+def test_a_probe_of_a_value_that_was_trained_on_is_refused(spy, small, protocol):
+    cheat = spy(train_values=[-180.0, 20.0])
     with pytest.raises(SeenValues, match=r"\(20\)"):
-        linear_probe(cheat, SMALL)
+        run_probe(cheat, replace(small, protocol=protocol))
+    assert cheat.embedded == []
 
 
-def test_seen_values_are_probed_where_that_is_allowed(local):
-    protocol = replace(SMALL, split="sparse", contexts=1, floors=False)
-    result = linear_probe(local, protocol, allow_seen=True)
-    assert len(result.values) == 13
+def test_seen_values_are_probed_where_that_is_allowed(local, small):
+    settings = replace(small, split="sparse", contexts=1, floors=False)
+    result = run_probe(local, settings, allow_seen=True)
+    assert len(result.measurements[0].values) == 13
     assert result.paper is None
 
 
@@ -138,15 +176,15 @@ def test_seen_values_are_probed_where_that_is_allowed(local):
         {"seed": -1},
     ],
 )
-def test_sizes_that_the_data_cannot_give_are_refused(local, sizes):
-    with pytest.raises(BadProtocol, match=f"--{next(iter(sizes)).replace('_', '-')}"):
-        linear_probe(local, replace(SMALL, **sizes))
+def test_sizes_that_the_data_cannot_give_are_refused(local, small, sizes):
+    with pytest.raises(BadSettings, match=f"--{next(iter(sizes)).replace('_', '-')}"):
+        run_probe(local, replace(small, **sizes))
 
 
 @pytest.mark.parametrize("names", [{"family": "digits-rotatoin"}, {"split": "contigous"}])
-def test_unknown_names_are_told_with_the_nearest(local, names):
+def test_unknown_names_are_told_with_the_nearest(local, small, names):
     with pytest.raises(MetavaeError, match=r"did you mean '(digits-rotation|contiguous)'"):
-        linear_probe(local, replace(SMALL, **names))
+        run_probe(local, replace(small, **names))
 
 
 def test_the_pca_floor_is_scikit_learns(images):
@@ -159,24 +197,23 @@ def test_the_pca_floor_is_scikit_learns(images):
     np.testing.assert_allclose(found * signs, expected, atol=1e-4)
 
 
-def test_the_pca_floor_sees_no_held_out_value(local, monkeypatch):
-    seen: list[float] = []
-    at = Sample.at
+@EVERY_PROTOCOL
+def test_the_pca_floor_sees_no_held_out_value(local, small, protocol, monkeypatch):
+    seen: list[bytes] = []
 
-    def remember(sample, value, part):
-        seen.append(value)
-        return at(sample, value, part)
+    def remember(distributions, dimension):
+        seen.extend(image.tobytes() for images in distributions for image in images)
+        return random_projection(28 * 28, dimension, seed=0)
 
-    monkeypatch.setattr(Sample, "at", remember)
-    monkeypatch.setattr("metavae_client.probe._fit_model", lambda *rest: {})
-    monkeypatch.setattr("metavae_client.probe._fit_floors", _stop)
-    with pytest.raises(BadBundle):
-        linear_probe(local, SMALL)
-    assert seen == local.card.train_values
-
-
-def _stop(*rest: object) -> None:
-    raise BadBundle("far enough")
+    monkeypatch.setattr("metavae_client.probe.fit_pca", remember)
+    run_probe(local, replace(small, protocol=protocol, train_size=60, contexts=1))
+    trained_on = {
+        image.tobytes()
+        for value in local.card.train_values
+        for image in family("digits-rotation").images(value, "train")
+    }
+    assert len(seen) == 60 * len(local.card.train_values)
+    assert set(seen) <= trained_on
 
 
 def test_a_random_projection_keeps_lengths_in_the_mean(images):
@@ -184,50 +221,8 @@ def test_a_random_projection_keeps_lengths_in_the_mean(images):
     assert (codes**2).sum() == pytest.approx((pixels(images) ** 2).sum(), rel=0.1)
 
 
-def test_a_fit_that_was_cut_off_is_told(monkeypatch, images, result):
+def test_a_fit_that_was_cut_off_is_told(monkeypatch, images):
     labels = family("digits-rotation").labels("train")
-    monkeypatch.setattr("metavae_client.linear.MAX_ITERATIONS", MAX_ITERATIONS // 500)
+    monkeypatch.setattr("metavae_client.classifiers.MAX_ITERATIONS", MAX_ITERATIONS // 500)
     with fitting_pool():
-        assert not fit_and_score(pixels(images), labels, pixels(images), labels).converged
-    assert "did not converge" in probe_table(replace(result, converged=False))
-
-
-def test_the_table_has_a_row_per_value_and_the_mean(result):
-    table = probe_table(replace(result, paper=PublishedFigure(0.885, "a table")))
-    lines = table.splitlines()
-    assert [float(line.split()[0]) for line in lines[4:12]] == [
-        value.value for value in result.values
-    ]
-    assert lines[13].split()[:2] == ["mean", f"{result.accuracy.mean:.3f}"]
-    assert len({len(line) for line in lines[2:14]}) == 1  # aligned
-    assert "0.885 (a table" in table
-    assert "200 train and 100 test images per value, 2 context draws of 20 images" in table
-
-
-def test_json_and_card_record_say_the_same(result):
-    found = json.loads(result.to_json())
-    record = ProbeRecord.model_validate(found["record"])
-    assert record == result.to_record()
-    assert "context of 20 images for all of its images, where the paper draws 10" in record.protocol
-    assert result.differences in probe_table(result)
-    assert record.accuracy.mean == found["accuracy"]["mean"]
-    assert set(record.floors) == {"raw_pixels", "pca", "random_projection"}
-    assert list(record.per_value) == [f"{value['value']:g}" for value in found["values"]]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
-)
-def test_a_plot_is_a_picture_and_the_same_every_time(result, tmp_path, suffix, magic):
-    path = tmp_path / f"probe{suffix}"
-    save_plot(replace(result, paper=PublishedFigure(0.885, "a table")), path)
-    first = path.read_bytes()
-    save_plot(replace(result, paper=PublishedFigure(0.885, "a table")), path)
-    assert first.startswith(magic)
-    assert path.read_bytes() == first
-
-
-def test_a_plot_without_floors_and_intervals_can_be_drawn(local, tmp_path):
-    result = linear_probe(local, replace(SMALL, contexts=1, floors=False))
-    save_plot(result, tmp_path / "probe.png")
-    assert (tmp_path / "probe.png").stat().st_size > 10_000
+        assert not logistic_regression(pixels(images), labels).converged

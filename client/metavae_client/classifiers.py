@@ -1,4 +1,4 @@
-"""Logistic regressions, as many at once as there are cores, the same to the bit every time."""
+"""Classifiers on codes, as many at once as there are cores, the same to the bit every time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.images import Images
-
 # Fits on raw pixels hold 190 MB each at 60,000 images.
 _MAX_WORKERS = 8
 
@@ -22,26 +20,36 @@ _MAX_WORKERS = 8
 MAX_ITERATIONS = 1000
 
 Codes = NDArray[np.float32]  # [image, code]
-Encode = Callable[[Images], Codes]
+Labels = NDArray[np.int64]  # [image]
 
 
 @dataclass(frozen=True)
-class Score:
-    """Accuracy on the test images, and whether the fit converged."""
+class Fitted:
+    """A classifier that was fitted: codes -> labels, and whether its solver converged."""
 
-    accuracy: float
-    converged: bool
+    predict: Callable[[Codes], Labels]
+    converged: bool = True
+
+    def accuracy(self, codes: Codes, labels: Labels) -> float:
+        """Which part of the images gets its own label."""
+        return int((self.predict(codes) == labels).sum()) / len(labels)
 
 
-def fit_and_score(
-    train: Codes, train_labels: NDArray[np.int64], test: Codes, test_labels: NDArray[np.int64]
-) -> Score:
-    """Fit a logistic regression on the train codes, unscaled; score it on the test codes."""
+def logistic_regression(codes: Codes, labels: Labels) -> Fitted:
+    """Fit a logistic regression on codes, unscaled."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(max_iter=MAX_ITERATIONS).fit(train, train_labels)
-    correct = int((model.predict(test) == test_labels).sum())
-    return Score(correct / len(test_labels), bool((model.n_iter_ < MAX_ITERATIONS).all()))
+    model = LogisticRegression(max_iter=MAX_ITERATIONS).fit(codes, labels)
+    return Fitted(model.predict, bool((model.n_iter_ < MAX_ITERATIONS).all()))
+
+
+def nearest_neighbours(codes: Codes, labels: Labels, neighbours: int) -> Fitted:
+    """Keep the codes: a prediction is the majority of the nearest ones, by Euclidean distance."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    # One search for codes of every width; scikit-learn would choose by width.
+    model = KNeighborsClassifier(neighbours, algorithm="brute").fit(codes, labels)
+    return Fitted(model.predict)
 
 
 @contextmanager
@@ -51,7 +59,8 @@ def fitting_pool() -> Iterator[ThreadPoolExecutor]:
     One thread per fit: its products are too small to share, and threads that wait for each other
     made a fit 5 to 20 times slower on a busy machine. The thread count would also change bits.
     """
-    import sklearn.linear_model  # noqa: F401  # only what is loaded can be limited
+    import sklearn.linear_model
+    import sklearn.neighbors  # noqa: F401  # only what is loaded can be limited
     from threadpoolctl import threadpool_limits
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -66,7 +75,7 @@ def fitting_pool() -> Iterator[ThreadPoolExecutor]:
             initargs=(1,),
         ) as pool,
     ):
-        # Score.converged tells it, without a paragraph on stderr.
+        # Fitted.converged tells it, without a paragraph on stderr.
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
         try:
             yield pool

@@ -1,0 +1,95 @@
+"""The contexts that a probed model is given: the right ones, or wrong ones on purpose.
+
+What wrong ones cost tells whether a model uses its context.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from metavae_client.errors import BadSettings
+from metavae_client.sample import PART_SEED, Sample
+from metavae_zoo.card import ModelCard
+from metavae_zoo.embedder import Embedder
+from metavae_zoo.families import Part
+from metavae_zoo.images import Images
+from metavae_zoo.summary import Summary
+
+ContextFrom = Literal["own", "other", "shuffled", "zeros"]
+SOURCES: tuple[ContextFrom, ...] = get_args(ContextFrom)
+
+_PIXELS = 1  # spawn key of the pixel permutation
+
+
+class Contexts:
+    """One context per distribution, part and draw, for one embedder.
+
+    `source` is `own` (of the same distribution), `other` (of the one at the value half the
+    family's list of values further on, cyclic), `shuffled` (the own images, their pixels in one
+    seeded disorder) or `zeros` (a summary of zeros, without images).
+    Raises BadSettings for a model without a context, unless it is `own`.
+    """
+
+    def __init__(
+        self, embedder: Embedder, sample: Sample, size: int, source: ContextFrom = "own"
+    ) -> None:
+        check_source(embedder.card, source)
+        self._embedder, self._sample, self._size, self._source = embedder, sample, size, source
+        self._needed = embedder.card.needs_context
+
+    @property
+    def size(self) -> int:
+        """Images per context; 0 where there are none."""
+        return self._size if self.vary else 0
+
+    @property
+    def vary(self) -> bool:
+        """Whether one draw differs from the next."""
+        return self._needed and self._source != "zeros"
+
+    def value(self, value: float) -> float | None:
+        """The value whose images are the context at `value`; None where there are none."""
+        if not self.vary:
+            return None
+        if self._source != "other":
+            return value
+        values = self._sample.family.values
+        return values[(values.index(value) + len(values) // 2) % len(values)]
+
+    def summary(self, value: float, part: Part, draw: int) -> Summary | None:
+        """What the embedder is given with the images of `part` at `value`."""
+        if not self._needed:
+            return None
+        card = self._embedder.card
+        source = self.value(value)
+        if source is None:
+            return Summary(np.zeros(card.feature_dim), 1, card.digest)
+        images = self._images(source, part, draw)
+        return self._embedder.summarize(
+            self._shuffled(images) if self._source == "shuffled" else images
+        )
+
+    def _images(self, value: float, part: Part, draw: int) -> Images:
+        """A context set out of all images of the part; its draw depends on no other draw."""
+        pool = self._sample.pool(value, part)
+        index = self._sample.family.values.index(value)
+        rng = np.random.default_rng([self._sample.seed, index, PART_SEED[part], draw])
+        # Sorted, because the pool is on disk; a context has no order.
+        return pool[np.sort(rng.choice(len(pool), self._size, replace=False))]
+
+    def _shuffled(self, images: Images) -> Images:
+        rng = np.random.default_rng(np.random.SeedSequence(self._sample.seed, spawn_key=(_PIXELS,)))
+        rows = images.reshape(*images.shape[:2], -1)  # [image, channel, pixel]
+        return rows[..., rng.permutation(rows.shape[-1])].reshape(images.shape)
+
+
+def check_source(card: ModelCard, source: ContextFrom) -> None:
+    """Raise BadSettings where a model that takes no context would be given a wrong one."""
+    if source != "own" and not card.needs_context:
+        raise BadSettings(
+            f"--context-from is {source}, but model {card.name} embeds without a context",
+            hint="Leave --context-from out, or give a --model that takes a context",
+            field="context_from",
+        )

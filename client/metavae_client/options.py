@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say where the server is and how to get in."""
+    for option in (
+        click.option(
+            "--token-file",
+            type=PATH,
+            help="TorchServe's key_file.json.  [default: the token in METAVAE_TOKEN, the file in"
+            " METAVAE_TOKEN_FILE; for a server on this machine the default store's, then"
+            " ./key_file.json]",
+        ),
+        click.option(
+            "--url",
+            envvar="METAVAE_URL",
+            default="http://127.0.0.1:8080",
+            show_default=True,
+            show_envvar=True,
+            help="The server's inference API.",
+        ),
+    ):
+        command = option(command)
+    return command

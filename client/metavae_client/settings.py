@@ -1,0 +1,43 @@
+"""What a probe measures and how: everything that its result depends on but the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from metavae_client.contexts import ContextFrom
+from metavae_client.errors import BadSettings
+from metavae_client.protocols import Linear, Protocol
+
+CONTEXTS = 5
+CONTEXT_SIZE = 100
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """A family, a split, and how the codes of its held-out values are judged.
+
+    `train_size` and `test_size` take a seeded subset of each value's images; None takes all, or
+    what the protocol bounds itself to. `contexts` is the number of context draws, each of
+    `context_size` images without replacement; `context_from` says which images. FewShot draws a
+    context with each of its label draws instead.
+    Raises BadSettings for a size below 1.
+    """
+
+    family: str
+    split: str
+    protocol: Protocol = field(default_factory=Linear)
+    train_size: int | None = None
+    test_size: int | None = None
+    contexts: int = CONTEXTS
+    context_size: int = CONTEXT_SIZE
+    context_from: ContextFrom = "own"
+    seed: int = 0
+    floors: bool = True
+
+    def __post_init__(self) -> None:
+        for option in ("train_size", "test_size", "contexts", "context_size"):
+            number = getattr(self, option)
+            if number is not None and number < 1:
+                raise BadSettings.of(option, f"is {number}, expected 1 or more")
+        if self.seed < 0:
+            raise BadSettings.of("seed", f"is {self.seed}, expected 0 or more")

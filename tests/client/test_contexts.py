@@ -1,0 +1,117 @@
+"""Which contexts reach the embedder: the right ones, and every kind of wrong one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metavae_client.contexts import SOURCES, Contexts
+from metavae_client.errors import BadSettings
+from metavae_client.probe import run_probe
+from metavae_client.protocols import FewShot, Linear, Transfer
+from metavae_client.sample import Sample
+from metavae_zoo.families import family
+from metavae_zoo.summary import Summary
+
+DIGITS = family("digits-rotation")
+HELD_OUT = DIGITS.split("contiguous").held_out_values
+WRONG = [source for source in SOURCES if source != "own"]
+
+
+@pytest.fixture
+def given(spy, small):
+    """The contexts that a probe has its model summarise, in their order."""
+
+    def contexts(source, **settings):
+        watched = spy()
+        run_probe(watched, replace(small, context_from=source, floors=False, **settings))
+        return watched.summarized
+
+    return contexts
+
+
+def assert_of(context, value, part):
+    pool = {image.tobytes() for image in DIGITS.images(value, part)}
+    assert {image.tobytes() for image in context} <= pool
+
+
+def test_own_contexts_are_of_the_value_and_part_and_new_at_every_draw(given):
+    contexts = given("own")
+    assert len(contexts) == 2 * len(HELD_OUT) * 2
+    per_draw = [contexts[: len(contexts) // 2], contexts[len(contexts) // 2 :]]
+    for first, second in zip(*per_draw, strict=True):
+        assert not np.array_equal(first, second)
+    places = [(value, part) for value in HELD_OUT for part in ("train", "test")]
+    for context, (value, part) in zip(per_draw[0], places, strict=True):
+        assert len(context) == 20
+        assert_of(context, value, part)
+
+
+def test_other_contexts_are_of_the_value_half_the_list_further_on(given, local, small):
+    places = [(value, part) for value in HELD_OUT for part in ("train", "test")]
+    for context, (value, part) in zip(given("other", contexts=1), places, strict=True):
+        assert_of(context, value - 180, part)
+    result = run_probe(local, replace(small, context_from="other", contexts=1, floors=False))
+    told = {value.value: value.context_value for value in result.measurements[0].values}
+    assert told == {value: value - 180 for value in HELD_OUT}
+
+
+def test_another_value_is_never_the_own_one_in_any_family(local, small):
+    for name in ("digits-rotation", "digits-scale", "digits-skew"):
+        values = family(name)
+        settings = replace(small, family=name)
+        sample = Sample(values, values.split("contiguous"), settings, None)
+        others = [Contexts(local, sample, 5, "other").value(value) for value in values.values]
+        assert sorted(other for other in others if other is not None) == list(values.values)
+        assert all(value != other for value, other in zip(values.values, others, strict=True))
+
+
+def test_shuffled_contexts_are_the_own_ones_in_one_disorder_of_their_pixels(given):
+    own, shuffled = (np.concatenate(given(source)) for source in ("own", "shuffled"))
+    assert own.shape == shuffled.shape
+    assert not np.array_equal(own, shuffled)
+
+    def pixel_columns(images):
+        """What each pixel is in all images, whatever the order of pixels."""
+        return sorted(column.tobytes() for column in images.reshape(len(images), -1).T)
+
+    assert pixel_columns(own) == pixel_columns(shuffled)
+
+
+def test_the_disorder_is_seeded(given):
+    one, again, other = (given("shuffled", contexts=1, seed=seed)[0] for seed in (0, 0, 1))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("protocol", [Linear(), Transfer(), FewShot((1,), label_draws=2)])
+def test_zeros_are_a_summary_without_images_and_need_one_draw(spy, small, protocol):
+    watched = spy()
+    settings = replace(small, protocol=protocol, context_from="zeros", floors=False)
+    result = run_probe(watched, settings)
+    assert watched.summarized == []
+    nothing = Summary(np.zeros(watched.card.feature_dim), 1, watched.card.digest)
+    assert {summary for _, summary in watched.embedded} == {nothing}
+    assert (result.contexts, result.context_size, result.context_from) == (1, 0, "zeros")
+    assert {value.context_value for value in result.measurements[0].values} == {None}
+
+
+@pytest.mark.parametrize("source", WRONG)
+def test_a_wrong_context_changes_the_model_and_not_its_floors(local, small, result, source):
+    wrong = run_probe(local, replace(small, context_from=source))
+    assert wrong.measurements[0].accuracy != result.measurements[0].accuracy
+    assert wrong.measurements[0].floors == result.measurements[0].floors
+
+
+@pytest.mark.parametrize("size", [1, 37])
+def test_a_context_has_as_many_images_as_asked(given, size):
+    assert {len(context) for context in given("own", context_size=size, contexts=1)} == {size}
+
+
+@pytest.mark.parametrize("source", WRONG)
+def test_a_model_without_a_context_cannot_be_given_a_wrong_one(contextless, small, source):
+    with pytest.raises(BadSettings, match=f"--context-from is {source}, .* without a context"):
+        run_probe(contextless, replace(small, context_from=source))
+    assert contextless.embedded == []

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+from tqdm import tqdm
 
+from metavae_training.paper.cli import paper
 from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
 
 _DATA_ROOT = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
+)
+
+_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="`cuda` is refused where there is none; `auto` takes it where there is one.",
 )
 
 
@@ -43,15 +53,21 @@ def list_recipes(as_json: bool) -> None:
 
 @main.command()
 @click.argument("recipe")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="`cuda` is refused where there is none; `auto` takes it where there is one.",
-)
+@_DEVICE
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything.")
-@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's own number.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(0),
+    help="Instead of the recipe's own number; 0 keeps the model as it is initialised.",
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="SETTING=VALUE",
+    multiple=True,
+    help="Another setting of the recipe or its model, such as `--set batch_size=50`; repeatable."
+    " `list --json` shows them.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -65,6 +81,7 @@ def run(
     device: str,
     seed: int,
     epochs: int | None,
+    settings: tuple[str, ...],
     out: Path | None,
     threads: int | None,
     data_root: Path | None,
@@ -81,8 +98,7 @@ def run(
     from metavae_training.recipes import recipe as recipe_named
 
     chosen = recipe_named(recipe)
-    if epochs:
-        chosen = dataclasses.replace(chosen, epochs=epochs)
+    chosen = chosen.changed(_settings(settings) | ({} if epochs is None else {"epochs": epochs}))
     if threads:
         torch.set_num_threads(threads)
     out = out or Path("runs") / recipe / f"seed-{seed}"
@@ -109,6 +125,82 @@ def run(
         )
 
 
+def _settings(words: tuple[str, ...]) -> dict[str, Any]:
+    """`SETTING=VALUE` words as a dict; values are JSON, or else plain strings."""
+    settings = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{word!r} is not SETTING=VALUE", param_hint="--set")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+@main.command()
+@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="0, 1, ...")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Runs at once  [default: one per core; one on a GPU, give more where it has room].",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a run."
+)
+@_DEVICE
+@click.option("--epochs", type=click.IntRange(0), help="Instead of the recipes' own numbers.")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the runs, which are in RECIPE/seed-SEED.",
+)
+@_DATA_ROOT
+@click.option("--dry-run", is_flag=True, help="List what would be trained and what is finished.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per run.")
+def sweep(
+    patterns: tuple[str, ...],
+    seeds: int,
+    workers: int | None,
+    threads: int,
+    device: str,
+    epochs: int | None,
+    runs: Path,
+    data_root: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train every recipe that a PATTERN matches, such as '*-contiguous', with several seeds.
+
+    Finished runs are not repeated, interrupted ones go on, and one that fails does not stop the
+    others.
+    """
+    from metavae_training import sweep as sweeping
+    from metavae_training.jobs import jobs_of, matching
+
+    settings = {} if epochs is None else {"epochs": epochs}
+    jobs = jobs_of([one.changed(settings) for one in matching(patterns)], seeds, runs)
+    if dry_run:
+        for job in jobs:
+            state = {"recipe": job.recipe.name, "seed": job.seed, "state": job.state()}
+            click.echo(json.dumps(state) if as_json else f"{job}: {job.state()}")
+        return
+
+    def tell(outcome: sweeping.Outcome) -> None:
+        with tqdm.external_write_mode():
+            click.echo(json.dumps(outcome.to_dict()) if as_json else outcome)
+
+    sweeping.check(
+        sweeping.sweep(
+            jobs, workers=workers, threads=threads, device=device, data_root=data_root, report=tell
+        )
+    )
+
+
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
@@ -130,3 +222,6 @@ def export(checkpoint: Path, out: Path | None, data_root: Path | None, as_json: 
         click.echo(bundle.card.to_json())
     else:
         click.echo(f"{bundle.path}: {bundle.size / 1e6:.1f} MB, digest {bundle.card.digest[:12]}")
+
+
+main.add_command(paper)

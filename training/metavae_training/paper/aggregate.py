@@ -1,0 +1,62 @@
+"""Items to means with 95% intervals over training seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from metavae_training.paper.results import Item
+from metavae_zoo.card import Interval
+from metavae_zoo.families import family as family_named
+from metavae_zoo.statistics import confidence_interval
+
+Number = Callable[[Item], float]
+
+
+def of_split(items: Sequence[Item], family: str, split: str) -> list[Item]:
+    """Items at the values that a split holds out; a ceiling belongs to every such split."""
+    held_out = family_named(family).split(split).held_out_values
+    return [
+        item
+        for item in items
+        if item.family == family and item.split in (split, "") and item.value in held_out
+    ]
+
+
+def accuracy(item: Item) -> float:
+    """The accuracy of an item that has one."""
+    assert item.accuracy is not None  # noqa: S101 - of every item but distances
+    return item.accuracy
+
+
+def seed_means(items: Sequence[Item], number: Number = accuracy) -> dict[int | None, float]:
+    """Mean over values and context draws, for every training seed."""
+    by_seed: dict[int | None, list[float]] = defaultdict(list)
+    for item in items:
+        by_seed[item.seed].append(number(item))
+    return {seed: float(np.mean(numbers)) for seed, numbers in by_seed.items()}
+
+
+def over_seeds(items: Sequence[Item], number: Number = accuracy) -> Interval | None:
+    """Mean with its interval over training seeds; None where there is nothing."""
+    means = seed_means(items, number)
+    return confidence_interval(list(means.values())) if means else None
+
+
+def by_value(items: Sequence[Item], number: Number = accuracy) -> dict[float, Interval]:
+    """Mean with its interval over training seeds at every value, ascending."""
+    at: dict[float, list[Item]] = defaultdict(list)
+    for item in items:
+        at[item.value].append(item)
+    means = {value: seed_means(at[value], number) for value in sorted(at)}
+    return {value: confidence_interval(list(means[value].values())) for value in means}
+
+
+def with_interval(interval: Interval | None, digits: int = 3) -> str:
+    """Such as `0.885 ± 0.003`; the ± of one seed alone is not known."""
+    if interval is None:
+        return ""
+    mean = f"{interval.mean:.{digits}f}"
+    return mean if interval.half_width is None else f"{mean} ± {interval.half_width:.{digits}f}"

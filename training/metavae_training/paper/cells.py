@@ -1,0 +1,224 @@
+"""What is measured: a cell is one model (or floor) under one condition, at all held-out values."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metavae_training.jobs import Job
+from metavae_training.paper.results import Item, Results
+from metavae_training.paper.study import CONTEXT_SIZE, Study
+from metavae_training.paper.trained import bundle_of
+from metavae_training.recipes import Recipe
+from metavae_zoo.commands import run_command
+from metavae_zoo.families import family
+
+SEEDLESS_FLOORS = ("raw_pixels", "pca")
+PROJECTION = "random_projection"
+UNTRAINED = "untrained"
+
+
+class Cell(ABC):
+    """Numbers that are measured together, and the training run that they need."""
+
+    @property
+    def job(self) -> Job | None:
+        """The training run; None where there is none."""
+        return None
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """What the cell is, for people."""
+
+    @abstractmethod
+    def found(self, results: Results) -> list[Item] | None:
+        """The cell's items, if all of them are there and still good."""
+
+    def ready(self) -> bool:
+        """Whether what the cell needs is trained."""
+        return self.job is None or self.job.finished()
+
+    @abstractmethod
+    def measure(self) -> list[Item]:
+        """Measure all of the cell's items; raises MetavaeError."""
+
+
+@dataclass(frozen=True)
+class ModelCell(Cell):
+    """A trained model's accuracy at every held-out value, given contexts of one kind."""
+
+    study: Study
+    recipe: Recipe
+    seed: int
+    context: str = "own"
+    context_size: int = CONTEXT_SIZE
+
+    @property
+    def job(self) -> Job:
+        """The run that trains the model."""
+        return self.study.job(self.recipe, self.seed)
+
+    def __str__(self) -> str:
+        plain = (self.context, self.context_size) == ("own", CONTEXT_SIZE)
+        given = "" if plain else f", context {self.context} {self.context_size}"
+        return f"{self.job}{given}"
+
+    def found(self, results: Results) -> list[Item] | None:
+        """Items of this context, or those of a model that takes none."""
+        items = results.select(
+            kind="model",
+            model=self.recipe.model,
+            family=self.recipe.family,
+            split=self.recipe.split,
+            seed=self.seed,
+            **self.study.made_of(self.recipe.family, self.recipe),
+        )
+        conditions = ((self.context, self.context_size), ("none", 0))
+        of_context = [item for item in items if (item.context, item.context_size) in conditions]
+        return complete(of_context, held_out(self.recipe), self.study.draws)
+
+    def measure(self) -> list[Item]:
+        """Probe the model by the client's command."""
+        found = probe(self.study, self.job, self.context, self.context_size, floors=())
+        return model_items(self.study, self.job, found, self.context, self.context_size)
+
+
+@dataclass(frozen=True)
+class FloorCell(Cell):
+    """What needs no training: raw pixels, PCA, a random projection, an untrained encoder.
+
+    The first two are measured with seed 0; the others are drawn anew by every seed. The untrained
+    encoder is the MetaVAE's as it is initialised, given contexts like any model.
+    """
+
+    study: Study
+    recipe: Recipe
+    seed: int
+
+    @property
+    def job(self) -> Job:
+        """The run of no epochs that makes the untrained encoder."""
+        return self.study.job(self.recipe.changed({"epochs": 0}), self.seed)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (PROJECTION,) if self.seed else (*SEEDLESS_FLOORS, PROJECTION)
+
+    def __str__(self) -> str:
+        return f"floors of {self.recipe.family} {self.recipe.split}, seed {self.seed}"
+
+    def found(self, results: Results) -> list[Item] | None:
+        """Items of every floor."""
+        family_name, values = self.recipe.family, held_out(self.recipe)
+        items: list[Item] = []
+        for name in (*self._names, UNTRAINED):
+            settings = self.job.recipe if name == UNTRAINED else None
+            here = complete(
+                results.select(
+                    kind="floor",
+                    model=name,
+                    family=family_name,
+                    split=self.recipe.split,
+                    seed=None if name in SEEDLESS_FLOORS else self.seed,
+                    **self.study.made_of(family_name, settings),
+                ),
+                values,
+                self.study.draws,
+            )
+            if here is None:
+                return None
+            items += here
+        return items
+
+    def measure(self) -> list[Item]:
+        """Probe the untrained encoder by the client's command, with the floors beside it."""
+        found = probe(self.study, self.job, "own", CONTEXT_SIZE, floors=self._names, seed=self.seed)
+        untrained = model_items(self.study, self.job, found, "own", CONTEXT_SIZE)
+        named = {"kind": "floor", "model": UNTRAINED}
+        return [item.model_copy(update=named) for item in untrained] + [
+            Item(
+                kind="floor",
+                model=name,
+                family=self.recipe.family,
+                split=self.recipe.split,
+                seed=None if name in SEEDLESS_FLOORS else self.seed,
+                value=at["value"],
+                accuracy=at["floors"][name],
+                **self.study.made_by(self.recipe.family, None),
+            )
+            for at in found["values"]
+            for name in self._names
+        ]
+
+
+def probe_protocol(study: Study) -> dict[str, Any]:
+    """How accuracies are measured, as a results file states it."""
+    return {"probe": "logistic regression at each held-out value", **study.sizes}
+
+
+def probe(
+    study: Study,
+    job: Job,
+    context: str,
+    context_size: int,
+    *,
+    floors: Sequence[str],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What `metavae-client probe` finds of a run's model; `floors` are measured beside it."""
+    bundle = bundle_of(job, study.data_root)
+    words: list[object] = ["--model", bundle.card.name]
+    words += ["--family", bundle.card.family, "--split", bundle.card.split]
+    words += ["--seed", seed, "--context-from", context]
+    if context != "zeros":
+        words += ["--contexts", study.draws, "--context-size", context_size]
+    words += [word for name in floors for word in ("--floor", name)] or ["--no-floors"]
+    for option in ("train_size", "test_size", "data_root"):
+        if (given := getattr(study, option)) is not None:
+            words += [f"--{option.replace('_', '-')}", given]
+    zoo = bundle.path.parent
+    return run_command("metavae-client", "probe", "--in-process", "--json", *words, zoo=zoo)
+
+
+def model_items(
+    study: Study, job: Job, found: dict[str, Any], context: str, context_size: int
+) -> list[Item]:
+    """The items of a probe; a model that takes no context has none."""
+    takes_context = found["context_size"] > 0 or context == "zeros"
+    return [
+        Item(
+            kind="model",
+            model=job.recipe.model,
+            family=job.recipe.family,
+            split=job.recipe.split,
+            seed=job.seed,
+            value=at["value"],
+            context=context if takes_context else "none",
+            context_size=context_size if takes_context else 0,
+            draw=draw,
+            accuracy=accuracy,
+            **study.made_by(job.recipe.family, job.recipe),
+        )
+        for at in found["values"]
+        for draw, accuracy in enumerate(at["draws"])
+    ]
+
+
+def held_out(recipe: Recipe) -> tuple[float, ...]:
+    """The values that a recipe's split holds out."""
+    return family(recipe.family).split(recipe.split).held_out_values
+
+
+def complete(items: Iterable[Item], values: Sequence[float], draws: int) -> list[Item] | None:
+    """Items of the first `draws` draws, if they are there at every value; else None.
+
+    What has nothing to draw (no context, or one of zeros) has one draw.
+    """
+    items = [item for item in items if item.draw < draws]
+    drawn = {(item.value, item.draw) for item in items}
+    if all(item.context in ("none", "zeros") for item in items):
+        draws = 1
+    wanted = {(value, draw) for value in values for draw in range(draws)}
+    return items if drawn >= wanted else None

@@ -1,0 +1,221 @@
+"""`metavae-train paper`: the paper's tables and figures, one command each."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from metavae_zoo.errors import MetavaeError
+
+if TYPE_CHECKING:
+    from metavae_training.paper.report import Report
+    from metavae_training.paper.study import Study
+
+
+class Incomplete(MetavaeError):
+    """Parts of an experiment that failed; the table is written without them."""
+
+    code = "incomplete"
+
+
+class Stopped(MetavaeError):
+    """Ctrl-C or SIGTERM came between two measurements, or during one."""
+
+    code = "stopped"
+
+
+@click.group()
+def paper() -> None:
+    """Make the paper's tables and figures: train what is missing, measure, write.
+
+    Each command adds to OUT/NAME.json every number that it measures, and draws up OUT/NAME.md,
+    .png and .svg from them. What is there already is neither trained nor measured again; stopped
+    at any point, the same command goes on.
+    """
+
+
+def _names(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> list[str]:
+    """Names out of a repeatable option that also takes lists with commas."""
+    return [name.strip() for word in words for name in word.split(",") if name.strip()]
+
+
+_OPTIONS = (
+    click.option("--quick", is_flag=True, help="A small version in minutes, under its own name."),
+    click.option("--seeds", type=click.IntRange(1), help="Training runs.  [default: 3; quick: 2]"),
+    click.option(
+        "--contexts",
+        "draws",
+        type=click.IntRange(1),
+        default=2,
+        show_default=True,
+        help="Context draws for each run.",
+    ),
+    click.option(
+        "--train-size",
+        type=click.IntRange(1),
+        help="Train images per value.  [default: all; quick: 300]",
+    ),
+    click.option(
+        "--models",
+        multiple=True,
+        callback=_names,
+        metavar="NAME,...",
+        help="What is compared.  [default: all that have recipes]",
+    ),
+    click.option(
+        "--families",
+        multiple=True,
+        callback=_names,
+        metavar="NAME,...",
+        help="What varies.  [default: the three of MNIST; quick: of digits]",
+    ),
+    click.option(
+        "--runs",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Folder of the training runs, as of `metavae-train sweep`.",
+    ),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        help="Folder of the results.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to train.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Training runs at once  [default: one per core; one on a GPU].",
+    ),
+    click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache.",
+    ),
+    click.option("--no-train", is_flag=True, help="Measure what is trained, leave out the rest."),
+)
+
+
+def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Command]:
+    """A command of the paper from a function of its study; `splits` in order of importance."""
+
+    def command(experiment: Callable[[Study], Report]) -> click.Command:
+        def run(**options: Any) -> None:
+            # Before torch is loaded: threads that wait leave their cores to the other processes.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+            from metavae_training.paper.report import publish
+
+            study = _study(experiment.__name__, splits, **options)
+            with _stopping():
+                report = experiment(study)
+            click.echo(publish(study, report))
+            if report.failed:
+                raise Incomplete(
+                    f"{len(report.failed)} parts failed: {', '.join(report.failed)}",
+                    hint="Their errors are above; the same command tries them again",
+                )
+
+        run.__doc__ = experiment.__doc__
+        for option in reversed(_OPTIONS):
+            run = option(run)
+        return paper.command(experiment.__name__)(run)
+
+    return command
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does, which also ends the command that is being waited for."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(
+            "stopped; every measurement that was finished is kept",
+            hint="The same command goes on from there",
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _study(
+    experiment: str,
+    splits: tuple[str, ...],
+    *,
+    quick: bool,
+    seeds: int | None,
+    models: list[str],
+    families: list[str],
+    train_size: int | None,
+    no_train: bool,
+    **places: Any,
+) -> Study:
+    from metavae_training.paper import study
+    from metavae_training.recipes import RECIPES
+    from metavae_zoo.errors import UnknownName
+    from metavae_zoo.families import family
+
+    known = dict.fromkeys(recipe.model for recipe in RECIPES.values())
+    for model in models:
+        if model not in known:
+            raise UnknownName("model", model, known, f"the models are {', '.join(known)}")
+    data = "digits" if quick else "mnist"
+    families = families or [f"{data}-{axis}" for axis in ("rotation", "scale", "skew")]
+    return study.Study(
+        experiment=experiment,
+        families=tuple(family(name).name for name in families),
+        splits=splits,
+        models=tuple(models or known),
+        seeds=seeds or (2 if quick else 3),
+        train_size=train_size or (study.QUICK_TRAIN_SIZE if quick else None),
+        test_size=study.QUICK_TEST_SIZE if quick else None,
+        train=not no_train,
+        quick=quick,
+        **places,
+    )
+
+
+@_experiment("contiguous")
+def table2(study: Study) -> Report:
+    """Table 2: accuracy at the held-out values of the contiguous split, with floors and ceiling."""
+    from metavae_training.paper import table2 as experiment
+
+    return experiment.table2(study)
+
+
+@_experiment("interleaved")
+def table1(study: Study) -> Report:
+    """Table 1: distances between the codes of an image and of its transformed versions."""
+    from metavae_training.paper import table1 as experiment
+
+    return experiment.table1(study)
+
+
+@_experiment("contiguous", "interleaved", "sparse")
+def figure7(study: Study) -> Report:
+    """Figure 7: accuracy against the held-out value, for every family and split."""
+    from metavae_training.paper import figure7 as experiment
+
+    return experiment.figure7(study)
+
+
+@_experiment("contiguous")
+def context(study: Study) -> Report:
+    """Does the context matter: right ones, wrong ones, and sizes from 1 to 500."""
+    from metavae_training.paper import context as experiment
+
+    return experiment.context(study)

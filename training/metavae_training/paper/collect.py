@@ -1,0 +1,114 @@
+"""Cells to items: what is there is kept, what is missing is trained and measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metavae_training.paper.cells import Cell, FloorCell, ModelCell
+from metavae_training.paper.results import Item, Results
+from metavae_training.paper.study import Study
+from metavae_training.sweep import sweep
+from metavae_zoo.errors import MetavaeError
+
+NOT_TRAINED = "Not trained"
+TRAINING_FAILED = "The training failed"
+MEASURING_FAILED = "The measurement failed"
+NO_RECIPE = "There is no such recipe"
+
+
+@dataclass
+class Collected:
+    """Items that are complete, and what is left out, with the reason."""
+
+    items: list[Item] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[str]:
+        """What was tried and did not succeed."""
+        tried = (TRAINING_FAILED, MEASURING_FAILED)
+        return [cell for cell, reason in self.left_out.items() if reason in tried]
+
+
+def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Collected:
+    """Train, export and measure what is missing of the cells; results are kept after each one.
+
+    A run or a measurement that fails is left out, and does not stop the others. Raises BadResults,
+    SweepStopped.
+    """
+    results = Results(study.out, study.name, protocol)
+    missing = [cell for cell in cells if cell.found(results) is None]
+    collected = Collected()
+    failed = _train(study, missing)
+    for number, cell in enumerate(missing, 1):
+        results.refresh()  # another process may have measured it
+        if cell.found(results) is not None:
+            continue
+        if not cell.ready():
+            tried = cell.job is not None and cell.job.folder in failed
+            collected.left_out[str(cell)] = TRAINING_FAILED if tried else NOT_TRAINED
+            continue
+        print(f"[{number}/{len(missing)}] {cell}", file=sys.stderr)
+        try:
+            results.add(cell.measure())
+        except MetavaeError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            collected.left_out[str(cell)] = MEASURING_FAILED
+    for cell in cells:
+        items = cell.found(results)
+        if items is not None:
+            results.add(items)  # those that another file had
+            collected.items += items
+    return collected
+
+
+def model_cells(study: Study) -> Iterator[ModelCell]:
+    """Every model, seed by seed, of every split and family; splits come in the study's order."""
+    for split in study.splits:
+        for seed in range(study.seeds):
+            for family in study.families:
+                for model in study.models:
+                    if recipe := study.recipe(model, family, split):
+                        yield ModelCell(study, recipe, seed)
+
+
+def floor_cells(study: Study) -> Iterator[FloorCell]:
+    """The floors of every split and family."""
+    for split in study.splits:
+        for family in study.families:
+            for seed in range(study.seeds):
+                if recipe := study.recipe("metavae", family, split):
+                    yield FloorCell(study, recipe, seed)
+
+
+def without_recipe(study: Study) -> dict[str, str]:
+    """Models of the study that have no recipe for a family and split."""
+    return {
+        f"{model}-{family}-{split}": NO_RECIPE
+        for split in study.splits
+        for family in study.families
+        for model in study.models
+        if study.recipe(model, family, split) is None
+    }
+
+
+def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:
+    """Bring the cells' runs to their end; returns the folders of those that failed."""
+    jobs = {cell.job.folder: cell.job for cell in cells if cell.job}
+    wanted = [
+        job
+        for job in jobs.values()
+        if not job.finished() and (study.train or job.recipe.epochs == 0)
+    ]
+    outcomes = sweep(
+        wanted,
+        workers=study.workers,
+        device=study.device,
+        data_root=study.data_root,
+        report=lambda outcome: print(outcome, file=sys.stderr),
+    )
+    return {one.job.folder for one in outcomes if one.status == "failed"}

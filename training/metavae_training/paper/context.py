@@ -1,0 +1,130 @@
+"""Does the context matter? The same models given right contexts, wrong ones, and more or fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from metavae_training.paper.aggregate import over_seeds, with_interval
+from metavae_training.paper.cells import ModelCell, probe_protocol
+from metavae_training.paper.collect import collect, model_cells, without_recipe
+from metavae_training.paper.effects import Condition, balanced_seed_means, of_condition, paragraph
+from metavae_training.paper.figures import draw_line, new_figure, quiet_grid, shared_legend
+from metavae_training.paper.methods import Method, models
+from metavae_training.paper.report import Report, left_out, markdown_table
+from metavae_training.paper.results import Item
+from metavae_training.paper.study import CONTEXT_SIZE, Study
+from metavae_training.paper.table2 import protocol_note
+from metavae_zoo.statistics import confidence_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RIGHT = Condition("own", CONTEXT_SIZE)
+WRONG = {
+    Condition("other", CONTEXT_SIZE): "another distribution's",
+    Condition("shuffled", CONTEXT_SIZE): "its own with shuffled pixels",
+    Condition("zeros", 0): "a summary of zeros",
+}
+_SIZES = (1, 2, 5, 10, 50, 100, 500)
+_QUICK_SIZES = (1, 10, 100)
+
+
+def context(study: Study) -> Report:
+    """Measure and show what contexts of other kinds and sizes do to the accuracy."""
+    collected = collect(study, list(_cells(study)), probe_protocol(study))
+    collected.left_out |= without_recipe(study)
+    items = [item for item in collected.items if item.context != "none"]
+    methods = [one for one in models(study.models) if one.of(items)]
+    without = [one for one in models(study.models) if one.of(collected.items) and not one.of(items)]
+    named = ", ".join(method.label for method in without)
+    return Report(
+        title=f"Does the context matter? Accuracy at the held-out values, {study.splits[0]} split",
+        sections=[
+            paragraph(items, methods, study.families, RIGHT, WRONG, _own(study)),
+            _kinds_table(items, methods, study.families),
+            _sizes_table(items, methods, study),
+            protocol_note(study),
+            f"No context, and so not shown: {named}." if without else "",
+            left_out(collected),
+        ],
+        draw=lambda: _figure(items, methods, study),
+        failed=collected.failed,
+    )
+
+
+def _own(study: Study) -> list[Condition]:
+    return [Condition("own", size) for size in (_QUICK_SIZES if study.quick else _SIZES)]
+
+
+def _cells(study: Study) -> Iterator[ModelCell]:
+    """The right context first: it shows which models take one at all."""
+    for condition in dict.fromkeys([RIGHT, *WRONG, *_own(study)]):
+        for cell in model_cells(study):
+            yield ModelCell(study, cell.recipe, cell.seed, condition.context, condition.size)
+
+
+def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> str:
+    labels = {RIGHT: f"{CONTEXT_SIZE} images of its own distribution", **WRONG}
+    rows = []
+    for method in methods:
+        for condition, label in labels.items():
+            here = of_condition(method.of(items), condition)
+            by_family = [[item for item in here if item.family == family] for family in families]
+            rows.append([method.label, label, *(with_interval(over_seeds(f)) for f in by_family)])
+    return markdown_table(["", "context", *families], rows)
+
+
+def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study) -> str:
+    conditions = _own(study)
+    rows = []
+    for method in methods:
+        means = [
+            balanced_seed_means(of_condition(method.of(items), condition), study.families)
+            for condition in conditions
+        ]
+        intervals = [confidence_interval(list(one.values())) if one else None for one in means]
+        rows.append([method.label, *map(with_interval, intervals)])
+    sizes = [str(condition.size) for condition in conditions]
+    table = markdown_table(["images in the context", *sizes], rows)
+    return f"Mean over the families, against the size of the right context:\n\n{table}"
+
+
+def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:
+    """Above: accuracy against the size of the right context. Below: right and wrong contexts."""
+    columns = len(study.families)
+    figure = new_figure(1 + 3.1 * columns, 5.6)
+    panels = figure.subplots(2, columns, squeeze=False, sharey="col")
+    for column, family in enumerate(study.families):
+        here = [item for item in items if item.family == family]
+        _draw_sizes(panels[0, column], here, methods, _own(study))
+        _draw_kinds(panels[1, column], here, methods)
+        panels[0, column].set_title(family, loc="left")
+    for row in range(2):
+        panels[row, 0].set_ylabel("accuracy")
+    shared_legend(figure, columns=len(methods) or 1)
+    return figure
+
+
+def _draw_sizes(
+    axes: Axes, items: Sequence[Item], methods: Sequence[Method], conditions: Sequence[Condition]
+) -> None:
+    for method in methods:
+        at = {one.size: over_seeds(of_condition(method.of(items), one)) for one in conditions}
+        draw_line(axes, method, {size: one for size, one in at.items() if one})
+    axes.set_xscale("log")
+    axes.set_xticks([one.size for one in conditions], [str(one.size) for one in conditions])
+    axes.minorticks_off()
+    axes.set_xlabel("images in the context")
+    quiet_grid(axes)
+
+
+def _draw_kinds(axes: Axes, items: Sequence[Item], methods: Sequence[Method]) -> None:
+    kinds = [RIGHT, *WRONG]
+    for method in methods:
+        at = [over_seeds(of_condition(method.of(items), kind)) for kind in kinds]
+        draw_line(axes, method, {place: one for place, one in enumerate(at) if one})
+    axes.set_xticks(range(len(kinds)), [kind.context for kind in kinds])
+    axes.set_xlabel("where the context comes from")
+    quiet_grid(axes)

@@ -1,0 +1,93 @@
+"""What a change of context does to an accuracy, paired by training seed, and the same in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metavae_training.paper.aggregate import seed_means
+from metavae_training.paper.methods import Method
+from metavae_training.paper.results import Item
+from metavae_zoo.card import Interval
+from metavae_zoo.statistics import confidence_interval
+
+Seed = int | None
+
+
+class Condition(NamedTuple):
+    """Where a context comes from, and how many images it has."""
+
+    context: str
+    size: int
+
+
+def of_condition(items: Sequence[Item], condition: Condition) -> list[Item]:
+    """Items that were given such a context."""
+    return [item for item in items if (item.context, item.context_size) == condition]
+
+
+def balanced_seed_means(items: Sequence[Item], families: Sequence[str]) -> dict[Seed, float]:
+    """Mean accuracy of each training seed, every family counting the same.
+
+    Seeds that do not have every family are left out.
+    """
+    by_family = [seed_means([i for i in items if i.family == family]) for family in families]
+    shared = [seed for seed in by_family[0] if all(seed in means for means in by_family)]
+    return {seed: float(np.mean([means[seed] for means in by_family])) for seed in shared}
+
+
+def effect(before: Mapping[Seed, float], after: Mapping[Seed, float]) -> Interval | None:
+    """Mean change of accuracy with its 95% interval, over the seeds that have both."""
+    changes = [after[seed] - before[seed] for seed in before if seed in after]
+    return confidence_interval(changes) if changes else None
+
+
+def paragraph(
+    items: Sequence[Item],
+    methods: Sequence[Method],
+    families: Sequence[str],
+    right: Condition,
+    wrong: Mapping[Condition, str],
+    sizes: Sequence[Condition],
+) -> str:
+    """What the numbers say, model by model; nothing in it but what is in the items."""
+    said = []
+    for method in methods:
+        own = method.of(items)
+        means = {
+            condition: balanced_seed_means(of_condition(own, condition), families)
+            for condition in dict.fromkeys([right, *wrong, *sizes])
+        }
+        if not means[right]:
+            continue
+        accuracy = np.mean(list(means[right].values()))
+        changes = {
+            f"with {label}": effect(means[right], means[condition])
+            for condition, label in wrong.items()
+        }
+        smallest, largest = sizes[0], sizes[-1]
+        growth = effect(means[smallest], means[largest])
+        said.append(
+            f"{method.label} has {accuracy:.3f} with {right.size} images of the right"
+            f" distribution, mean over {len(families)} famil{'ies' if len(families) > 1 else 'y'}."
+            f" It changes {_listed(changes)}."
+            f" From {smallest.size} to {largest.size} right images it changes by {_words(growth)}."
+        )
+    seeds = "Changes are paired by training seed, ± is their 95% interval over seeds."
+    return " ".join([*said, seeds]) if said else ""
+
+
+def _listed(changes: Mapping[str, Interval | None]) -> str:
+    return "; ".join(f"{label} by {_words(change)}" for label, change in changes.items())
+
+
+def _words(change: Interval | None) -> str:
+    if change is None:
+        return "an amount that was not measured"
+    mean = f"{change.mean:+.3f}"
+    if change.half_width is None:
+        return f"{mean} (one seed)"
+    verdict = ", no more than seeds vary" if abs(change.mean) <= change.half_width else ""
+    return f"{mean} ± {change.half_width:.3f}{verdict}"

@@ -1,0 +1,65 @@
+"""Figure 7: accuracy against the held-out value, a panel per family and split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from metavae_training.paper.aggregate import by_value, of_split
+from metavae_training.paper.ceiling import ceiling_cells
+from metavae_training.paper.cells import probe_protocol
+from metavae_training.paper.collect import collect, floor_cells, model_cells, without_recipe
+from metavae_training.paper.figures import draw_line, new_figure, quiet_grid, shared_legend
+from metavae_training.paper.methods import Method, all_methods
+from metavae_training.paper.report import Report, left_out
+from metavae_training.paper.results import Item
+from metavae_training.paper.study import Study
+from metavae_training.paper.table2 import accuracy_table, protocol_note
+from metavae_zoo.families import family as family_named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def figure7(study: Study) -> Report:
+    """Measure and draw every model at every held-out value of every family and split."""
+    cells = [*model_cells(study), *floor_cells(study), *ceiling_cells(study)]
+    collected = collect(study, cells, probe_protocol(study))
+    collected.left_out |= without_recipe(study)
+    methods = [one for one in all_methods(study.models) if one.of(collected.items)]
+    tables = [
+        f"{split.capitalize()} split:\n\n"
+        + accuracy_table(collected.items, methods, study.families, split)
+        for split in study.splits
+    ]
+    return Report(
+        title="Figure 7: accuracy at every held-out value",
+        sections=[*tables, protocol_note(study), left_out(collected)],
+        draw=lambda: _figure(collected.items, methods, study),
+        failed=collected.failed,
+    )
+
+
+def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:
+    rows, columns = len(study.families), len(study.splits)
+    figure = new_figure(1 + 3.1 * columns, 1 + 2.2 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey="row")
+    for row, family in enumerate(study.families):
+        for column, split in enumerate(study.splits):
+            _panel(panels[row, column], items, methods, family, split)
+        panels[row, 0].set_ylabel("accuracy")
+    shared_legend(figure, columns=min(5, len(methods)))
+    return figure
+
+
+def _panel(
+    axes: Axes, items: Sequence[Item], methods: Sequence[Method], family: str, split: str
+) -> None:
+    source = family_named(family)
+    here = of_split(items, family, split)
+    for method in methods:
+        draw_line(axes, method, by_value(method.of(here)))
+    axes.set_title(f"{family}, {split}", loc="left")
+    axes.set_xlabel(f"held-out {source.axis.name} ({source.axis.unit})")
+    quiet_grid(axes)

@@ -1,0 +1,97 @@
+"""What the figures share: a quiet frame, and lines that are told apart without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from metavae_training.paper.methods import Method
+from metavae_zoo.card import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "metavae",  # in place of random ids: the same items give the same bytes
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 8,
+}
+
+
+def drawings(draw: Callable[[], Figure]) -> dict[str, bytes]:
+    """A figure as the files of its formats, without dates."""
+    from matplotlib import rc_context
+
+    files = {}
+    with rc_context(_STYLE):
+        figure = draw()
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            with BytesIO() as file:
+                figure.savefig(file, format=suffix, metadata=metadata)
+                files[suffix] = file.getvalue()
+    return files
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=200, layout="constrained")
+
+
+def draw_line(
+    axes: Axes, method: Method, intervals: Mapping[float, Interval], **changes: Any
+) -> None:
+    """A method's means with a band of their intervals; floors and ceiling thin, without one."""
+    if not intervals:
+        return
+    is_model = method.kind == "model"
+    style: dict[str, Any] = {
+        "color": method.colour,
+        "marker": method.marker if is_model else "",
+        "markersize": 4.5,
+        "linewidth": 1.6 if is_model else 0.9,
+        "zorder": 3 if is_model else 2,
+        "label": method.label,
+    }
+    if method.dashes:
+        style["dashes"] = method.dashes
+    values = list(intervals)
+    axes.plot(values, [one.mean for one in intervals.values()], **style | changes)
+    if is_model:
+        axes.fill_between(
+            values,
+            [one.mean - (one.half_width or 0) for one in intervals.values()],
+            [one.mean + (one.half_width or 0) for one in intervals.values()],
+            color=method.colour,
+            alpha=0.18,
+            linewidth=0,
+        )
+
+
+def quiet_grid(axes: Axes) -> None:
+    """Pale horizontal lines behind everything."""
+    axes.yaxis.grid(True, color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def shared_legend(figure: Figure, columns: int) -> None:
+    """One legend below all panels, with every label once."""
+    handles = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            handlelength=3.2,
+        )

@@ -1,0 +1,61 @@
+"""A finished experiment: a Markdown table and a figure, written and printed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from metavae_training.paper.collect import Collected
+from metavae_training.paper.figures import drawings
+from metavae_training.paper.results import write_whole
+from metavae_training.paper.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an experiment found: a title, paragraphs and tables in Markdown, and how to draw it.
+
+    `failed` names what was tried and did not succeed.
+    """
+
+    title: str
+    sections: list[str]
+    draw: Callable[[], Figure]
+    failed: list[str]
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns also line up as plain text; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def left_out(collected: Collected) -> str:
+    """What is not in the table, by reason; empty where nothing is left out."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for cell, reason in collected.left_out.items():
+        by_reason[reason].append(cell)
+    lines = [f"- {reason}: {'; '.join(cells)}" for reason, cells in by_reason.items()]
+    return "\n".join(["Left out:", "", *lines]) if lines else ""
+
+
+def publish(study: Study, report: Report) -> str:
+    """Write `NAME.md`, `NAME.png` and `NAME.svg` beside the results; return the text."""
+    text = "\n\n".join([f"# {report.title}", *filter(None, report.sections)])
+    picture = f"![{report.title}]({study.name}.png)"
+    write_whole(study.out / f"{study.name}.md", f"{text}\n\n{picture}\n".encode())
+    for suffix, content in drawings(report.draw).items():
+        write_whole(study.out / f"{study.name}.{suffix}", content)
+    return text

@@ -1,0 +1,216 @@
+"""Results files: every number that was measured, with what it is of and what made it.
+
+One file an experiment, JSON, one item a line. Items are never edited: they are measured again
+when the recipe or the data has changed. Several processes may add to one file, and what a
+process leaves unfinished costs nothing that was finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from metavae_zoo.errors import MetavaeError
+
+SCHEMA = 1
+
+Kind = Literal["model", "floor", "ceiling", "distance"]
+Key = tuple[str, str, str, str, int, str, str, int, float, int]
+
+
+class BadResults(MetavaeError):
+    """A results file of another version or protocol, or none at all."""
+
+    code = "bad_results"
+
+
+class Item(BaseModel):
+    """One number of one model (or floor, or ceiling), with everything that it depends on.
+
+    `value` is the held-out value that was probed (accuracy), or the value of the family `varied`
+    whose images' codes were compared with the base images' (distance and spread). `seed` is the
+    training's, None for what is not drawn; `context` is where the context came from, `none` for a
+    model that takes none, and `draw` counts draws of it. `commit` is the code's, `-dirty` where
+    that had been changed; the other two are sha256 sums.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Kind
+    model: str
+    family: str
+    split: str
+    seed: int | None
+    value: float
+    varied: str | None = None
+    context: str = "none"
+    context_size: int = 0
+    draw: int = 0
+    accuracy: float | None = None
+    distance: float | None = None
+    spread: float | None = None
+    commit: str
+    data_sha256: str
+    recipe_sha256: str
+
+    @property
+    def key(self) -> Key:
+        """What was measured; a file has one item of a key."""
+        return (
+            self.kind,
+            self.family,
+            self.split,
+            self.model,
+            self.seed if self.seed is not None else -1,
+            self.varied or "",
+            self.context,
+            self.context_size,
+            self.value,
+            self.draw,
+        )
+
+    def to_json(self) -> str:
+        """The item as a line of JSON, without what it does not have."""
+        fields = self.model_dump()
+        optional = ("varied", "accuracy", "distance", "spread")
+        return json.dumps({k: v for k, v in fields.items() if k not in optional or v is not None})
+
+
+class Results:
+    """The items of one experiment, `FOLDER/NAME.json`, and what other files there have of them.
+
+    `protocol` says how the numbers are measured; numbers of another protocol are never mixed in.
+    Raises BadResults for a file of another version or protocol.
+    """
+
+    def __init__(self, folder: Path, name: str, protocol: dict[str, Any]) -> None:
+        self.path = folder / f"{name}.json"
+        self.name = name
+        self.protocol = protocol
+        self._own: dict[Key, Item] = {}
+        self._others: list[Item] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what this and other processes have written since."""
+        self._own = self._read_own()
+        self._others = [
+            item
+            for path in sorted(self.path.parent.glob("*.json"))
+            if path != self.path
+            for item in self._readable(path)
+        ]
+
+    @property
+    def items(self) -> list[Item]:
+        """The items of this experiment's own file."""
+        return list(self._own.values())
+
+    def select(self, **fields: object) -> list[Item]:
+        """Items of this file, and of others in its folder, whose fields are these."""
+        found: dict[Key, Item] = {}
+        for item in [*self._others, *self._own.values()]:
+            if all(getattr(item, name) == wanted for name, wanted in fields.items()):
+                found[item.key] = item
+        return list(found.values())
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Put items into the file, in place of those of the same key; all of them or none."""
+        new = {item.key: item for item in items}
+        if all(self._own.get(key) == item for key, item in new.items()):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self.path.parent):
+            self._own = self._read_own() | new
+            self._write()
+
+    def _read_own(self) -> dict[Key, Item]:
+        if not self.path.exists():
+            return {}
+        found = _decoded(self.path)
+        version = found.get("schema")
+        if version != SCHEMA:
+            raise BadResults(
+                f"{self.path} has schema version {version!r}, this metavae reads {SCHEMA}",
+                hint="Move it away, give another --out, or use the metavae that wrote it",
+            )
+        if found.get("protocol") != self.protocol:
+            raise BadResults(
+                f"{self.path} holds results of the protocol {found.get('protocol')}, this command"
+                f" measures by {self.protocol}",
+                hint="Move it away, or give another --out",
+            )
+        return {item.key: item for item in _items(self.path, found)}
+
+    def _readable(self, path: Path) -> list[Item]:
+        """Items of another file, if it has the same version and protocol."""
+        try:
+            found = _decoded(path)
+            same = (found.get("schema"), found.get("protocol")) == (SCHEMA, self.protocol)
+            return _items(path, found) if same else []
+        except BadResults:
+            return []
+
+    def _write(self) -> None:
+        header = {"schema": SCHEMA, "name": self.name, "protocol": self.protocol}
+        lines = ",\n  ".join(self._own[key].to_json() for key in sorted(self._own))
+        text = json.dumps(header, indent=1)[:-2] + ',\n "items": [\n  ' + lines + "\n ]\n}\n"
+        write_whole(self.path, text.encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as new:
+        try:
+            new.write(content)
+            new.close()
+            os.chmod(new.name, 0o644)
+            os.replace(new.name, path)
+        except BaseException:
+            os.unlink(new.name)
+            raise
+
+
+def _decoded(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _no_results(path, error) from error
+    if not isinstance(found, dict):
+        raise _no_results(path, "it is no JSON object")
+    return found
+
+
+def _items(path: Path, found: dict[str, Any]) -> list[Item]:
+    try:
+        return [Item.model_validate(fields) for fields in found["items"]]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise _no_results(path, error) from error
+
+
+def _no_results(path: Path, reason: object) -> BadResults:
+    said = " ".join(str(reason).split())[:200]
+    return BadResults(
+        f"{path} is not a results file ({said})",
+        hint="Move it away, or give another --out",
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two processes do not write over each other's items."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

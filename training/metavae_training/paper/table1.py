@@ -1,0 +1,137 @@
+"""Table 1: how far the code of a digit moves when the digit is transformed.
+
+As published, and divided by the spread of the codes: whoever shrinks all codes wins the raw
+numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from metavae_training.paper.aggregate import over_seeds, with_interval
+from metavae_training.paper.collect import collect, model_cells, without_recipe
+from metavae_training.paper.distances import DistanceCell
+from metavae_training.paper.figures import new_figure
+from metavae_training.paper.methods import Method, models
+from metavae_training.paper.report import Report, left_out, markdown_table
+from metavae_training.paper.results import Item
+from metavae_training.paper.study import Study
+from metavae_zoo import published
+from metavae_zoo.card import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def table1(study: Study) -> Report:
+    """Measure and show the distances of every model whose recipes are all trained."""
+    split = study.splits[0]
+    cells = [
+        DistanceCell(study, cell.recipe, cell.seed, varied)
+        for cell in model_cells(study)
+        for varied in study.families
+    ]
+    protocol = {"distance": "L2 between posterior means, test images", **study.sizes}
+    collected = collect(study, cells, protocol)
+    collected.left_out |= without_recipe(study)
+    items = [item for item in collected.items if item.split == split]
+    methods = [one for one in models(study.models) if _is_whole(one.of(items), study.families)]
+    return Report(
+        title=f"Table 1: distances between codes, {split} split",
+        sections=[
+            _table(items, methods, study.families, relative=False),
+            _table(items, methods, study.families, relative=True),
+            _note(study),
+            left_out(collected),
+        ],
+        draw=lambda: _figure(items, methods, study.families),
+        failed=collected.failed,
+    )
+
+
+def _is_whole(items: Sequence[Item], families: Sequence[str]) -> bool:
+    return {(item.family, item.varied) for item in items} == {
+        (trained, varied) for trained in families for varied in families
+    }
+
+
+def _number(item: Item, relative: bool) -> float:
+    assert item.distance is not None  # noqa: S101 - of every distance cell
+    assert item.spread is not None  # noqa: S101
+    return item.distance / item.spread if relative else item.distance
+
+
+def _interval(items: Sequence[Item], trained: str, varied: str, relative: bool) -> Interval | None:
+    here = [item for item in items if (item.family, item.varied) == (trained, varied)]
+    return over_seeds(here, lambda item: _number(item, relative))
+
+
+def _table(
+    items: Sequence[Item], methods: Sequence[Method], families: Sequence[str], relative: bool
+) -> str:
+    """A row per model and family trained on, a column per family varied; the paper's beside it."""
+    head = ["divided by the spread" if relative else "L2 distance", "trained on", *families]
+    rows = []
+    for method in methods:
+        for trained in families:
+            cells = [
+                with_interval(_interval(method.of(items), trained, varied, relative), digits=2)
+                for varied in families
+            ]
+            rows.append([method.label, trained, *cells])
+            paper = [published.table_1(method.model, trained, varied) for varied in families]
+            if any(paper) and not relative:
+                rows.append(["paper", trained, *(f"{number:.2f}" for number in paper if number)])
+    return markdown_table(head, rows)
+
+
+def _note(study: Study) -> str:
+    return (
+        "Mean L2 distance between the codes (posterior means) of a test image as it is and of its"
+        " transformed versions, over"
+        f" {study.sizes['test_size']} test images, all values of the varied family but the"
+        f" identity, and {study.draws} context draws. Each distribution has a context of its own."
+        " The spread of a model's codes is the root mean squared L2 distance between the codes of"
+        " two different untransformed images: sqrt(2 Σ_k var z_k). Rows: the family trained on;"
+        " columns: the family varied. ±: 95% interval over training seeds (Student's t). Paper:"
+        f" {published.TABLE_1_SOURCE}."
+    )
+
+
+def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> Figure:
+    """A matrix per model and measure, its numbers written in."""
+    figure = new_figure(1.2 + 2.1 * max(1, len(methods)), 5.2)
+    panels = figure.subplots(2, max(1, len(methods)), squeeze=False)
+    for row, relative in enumerate((False, True)):
+        for column, method in enumerate(methods):
+            axes = panels[row, column]
+            _draw_matrix(axes, method.of(items), families, relative)
+            axes.set_title(method.label if row == 0 else "", loc="left")
+            short = [name.split("-", 1)[1] for name in families]
+            axes.set_xticks(range(len(families)), short, rotation=30)
+            axes.set_yticks(range(len(families)), short if column == 0 else [])
+        panels[row, 0].set_ylabel(
+            ("divided by the spread" if relative else "L2 distance") + "\ntrained on"
+        )
+    figure.supxlabel("varied", fontsize=9)
+    return figure
+
+
+def _draw_matrix(
+    axes: Axes, items: Sequence[Item], families: Sequence[str], relative: bool
+) -> None:
+    def mean(trained: str, varied: str) -> float:
+        interval = _interval(items, trained, varied, relative)
+        return interval.mean if interval else float("nan")
+
+    matrix = np.array([[mean(trained, varied) for varied in families] for trained in families])
+    # Pale enough for the numbers on it.
+    axes.imshow(matrix, cmap="Greys", vmin=0, vmax=1.6 * np.nanmax(matrix))
+    for (y, x), number in np.ndenumerate(matrix):
+        axes.text(x, y, f"{number:.2f}", ha="center", va="center")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)

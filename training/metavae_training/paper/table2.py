@@ -1,0 +1,118 @@
+"""Table 2: accuracy over the contiguous split, beside the paper's, floors and a ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from metavae_training.paper.aggregate import of_split, over_seeds, with_interval
+from metavae_training.paper.ceiling import ceiling_cells
+from metavae_training.paper.cells import probe_protocol
+from metavae_training.paper.collect import collect, floor_cells, model_cells, without_recipe
+from metavae_training.paper.figures import new_figure
+from metavae_training.paper.methods import Method, all_methods
+from metavae_training.paper.report import Report, left_out, markdown_table
+from metavae_training.paper.results import Item
+from metavae_training.paper.study import Study
+from metavae_zoo import published
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def table2(study: Study) -> Report:
+    """Measure and show every model's mean accuracy over the held-out values of each family."""
+    cells = [*model_cells(study), *floor_cells(study), *ceiling_cells(study)]
+    collected = collect(study, cells, probe_protocol(study))
+    collected.left_out |= without_recipe(study)
+    methods = [one for one in all_methods(study.models) if one.of(collected.items)]
+    return Report(
+        title=f"Table 2: accuracy at the held-out values, {study.splits[0]} split",
+        sections=[
+            accuracy_table(collected.items, methods, study.families, study.splits[0]),
+            protocol_note(study),
+            f"Paper: {published.TABLE_2_SOURCE}." if _has_paper(study) else "",
+            left_out(collected),
+        ],
+        draw=lambda: _figure(collected.items, methods, study),
+        failed=collected.failed,
+    )
+
+
+def accuracy_table(
+    items: Sequence[Item], methods: Sequence[Method], families: Sequence[str], split: str
+) -> str:
+    """A row per method; a column per family, and the paper's beside it where it has one."""
+    head, columns = ["", "seeds"], [[method.label for method in methods], []]
+    columns[1] = [_seeds(method.of(items)) for method in methods]
+    for family in families:
+        here = of_split(items, family, split)
+        head.append(family)
+        columns.append([with_interval(over_seeds(method.of(here))) for method in methods])
+        paper = [published.table_2(method.model, family, split) for method in methods]
+        if any(paper):
+            head.append("paper")
+            columns.append([f"{number:.3f}" if number else "" for number in paper])
+    return markdown_table(head, list(zip(*columns, strict=True)))
+
+
+def protocol_note(study: Study) -> str:
+    """What the accuracies are of."""
+    train, test = study.sizes["train_size"], study.sizes["test_size"]
+    return (
+        "Accuracy of a logistic regression on the embeddings of each held-out value's"
+        f" {train} training images, on those of its {test} test images; mean over the held-out"
+        f" values and {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
+        " A context is of the same distribution and part, and serves all images of a draw. ±: 95%"
+        " interval over training seeds (Student's t). The supervised CNN is taught with the labels"
+        " of each held-out value itself."
+    )
+
+
+def _seeds(items: Sequence[Item]) -> str:
+    seeds = {item.seed for item in items}
+    return "" if seeds == {None} else str(len(seeds))
+
+
+def _has_paper(study: Study) -> bool:
+    return any(published.table_2("metavae", name, study.splits[0]) for name in study.families)
+
+
+def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:
+    """A panel per family, a row per method: ours with its interval, the paper's as a diamond."""
+    rows = len(methods)
+    figure = new_figure(2.2 + 2.4 * len(study.families), 1.1 + 0.26 * rows)
+    panels = figure.subplots(1, len(study.families), sharey=True, squeeze=False)[0]
+    for axes, family in zip(panels, study.families, strict=True):
+        here = [item for item in items if item.family == family]
+        for row, method in enumerate(methods):
+            _mark(axes, row, method, here, published.table_2(method.model, family, study.splits[0]))
+        axes.set_title(family, loc="left")
+        axes.set_xlabel("accuracy")
+        axes.xaxis.grid(True, color="0.9", linewidth=0.6)
+        axes.set_axisbelow(True)
+    panels[0].set_yticks(range(rows), [method.label for method in methods])
+    panels[0].set_ylim(rows - 0.5, -0.5)
+    if _has_paper(study):
+        panels[-1].plot(
+            [], [], marker="d", color="black", fillstyle="none", linestyle="", label="paper"
+        )
+        panels[-1].plot([], [], marker="o", color="black", linestyle="", label="measured")
+        figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    return figure
+
+
+def _mark(axes: Axes, row: int, method: Method, items: Sequence[Item], paper: float | None) -> None:
+    if ours := over_seeds(method.of(items)):
+        axes.errorbar(
+            ours.mean,
+            row,
+            xerr=ours.half_width or 0,
+            color=method.colour,
+            marker="o" if method.kind == "model" else method.marker,
+            markersize=5,
+            capsize=2.5,
+        )
+    if paper:
+        axes.plot(paper, row, marker="d", color="black", fillstyle="none", markersize=6)

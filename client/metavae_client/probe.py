@@ -9,6 +9,7 @@ result's interval.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -22,14 +23,14 @@ from metavae_client.contexts import Contexts
 from metavae_client.floors import FLOORS, Encode, fit_pca, pixels, random_projection
 from metavae_client.held_out import check_unseen
 from metavae_client.protocols import Linear, Protocol
-from metavae_client.published import PUBLISHED
-from metavae_client.result import Measurement, ProbeResult, ValueResult
+from metavae_client.result import Measurement, ProbeResult, PublishedFigure, ValueResult
 from metavae_client.sample import Pick, Sample
 from metavae_client.settings import ProbeSettings
 from metavae_client.trial import EncodedTrial, Score, Trial
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embedder
 from metavae_zoo.families import family
+from metavae_zoo.published import TABLE_2_SOURCE, table_2
 
 Fits = list[Future[list[Score]]]  # in the order of draws
 Scores = dict[tuple[int, float], list[Score]]  # by classifier and value, in the order of draws
@@ -61,7 +62,7 @@ def run_probe(
     with (
         fitting_pool() as pool,
         tqdm(
-            total=_steps(sample, protocol, draws, settings.floors),
+            total=_steps(sample, protocol, draws, len(set(settings.floors))),
             desc="probe",
             delay=1,
             disable=None if progress else True,
@@ -69,21 +70,19 @@ def run_probe(
     ):
         model_fits = _fit_model(pool, embedder, contexts, sample, protocol, draws, bar)
         # Last: embedding waits for the server, floors take every core.
-        floor_fits = (
-            _fit_floors(pool, embedder.card.latent_dim, sample, protocol, bar)
-            if settings.floors
-            else {}
-        )
+        bar.set_postfix_str("floors")
+        floors = _floors(settings.floors, embedder.card.latent_dim, sample, protocol)
+        floor_fits = _fit_floors(pool, floors, sample, protocol, bar)
         model = _scores(model_fits)
-        floors = {name: _scores(fits) for name, fits in floor_fits.items()}
-    return _result(embedder.card, settings, sample, contexts, model, floors)
+        beside = {name: _scores(fits) for name, fits in floor_fits.items()}
+    return _result(embedder.card, settings, sample, contexts, model, beside)
 
 
-def _steps(sample: Sample, protocol: Protocol, draws: int, floors: bool) -> int:
-    """Steps of the bar: what the model embeds, PCA, and the trials of floors."""
+def _steps(sample: Sample, protocol: Protocol, draws: int, floors: int) -> int:
+    """Steps of the bar: what the model embeds, and the trials of floors."""
     trials = list(protocol.trials(sample, 0))
-    floor_trials = len(FLOORS) * len(trials) * (protocol.own_draws or 1)
-    return draws * sum(trial.picks for trial in trials) + floors * (1 + floor_trials)
+    floor_trials = floors * len(trials) * (protocol.own_draws or 1)
+    return draws * sum(trial.picks for trial in trials) + floor_trials
 
 
 def _fit_model(
@@ -110,7 +109,11 @@ def _fit_model(
 
 
 def _fit_floors(
-    pool: ThreadPoolExecutor, dimension: int, sample: Sample, protocol: Protocol, bar: tqdm
+    pool: ThreadPoolExecutor,
+    floors: dict[str, Encode],
+    sample: Sample,
+    protocol: Protocol,
+    bar: tqdm,
 ) -> dict[str, Fits]:
     """The same trials for what stands in for a model."""
 
@@ -118,10 +121,6 @@ def _fit_floors(
         encoded = EncodedTrial.of(trial, sample, lambda pick: encode(sample.images(pick)))
         return encoded.scores(protocol.fit)
 
-    bar.set_postfix_str("PCA")
-    floors = _floors(dimension, sample, protocol)
-    bar.update()
-    bar.set_postfix_str("floors")
     fits = {
         name: [
             pool.submit(scores, trial, encode)
@@ -136,15 +135,18 @@ def _fit_floors(
     return fits
 
 
-def _floors(dimension: int, sample: Sample, protocol: Protocol) -> dict[str, Encode]:
-    """By the names of FLOORS."""
+def _floors(
+    names: Iterable[str], dimension: int, sample: Sample, protocol: Protocol
+) -> dict[str, Encode]:
+    """What stands in for a model, by name; PCA sees training values only."""
     seen = (sample.images(protocol.train(sample, value)) for value in sample.split.train_values)
     pixel_count = int(np.prod(sample.family.image_shape))
-    return {
-        "raw_pixels": pixels,
-        "pca": fit_pca(seen, dimension),
-        "random_projection": random_projection(pixel_count, dimension, sample.seed),
+    make: dict[str, Callable[[], Encode]] = {
+        "raw_pixels": lambda: pixels,
+        "pca": lambda: fit_pca(seen, dimension),
+        "random_projection": lambda: random_projection(pixel_count, dimension, sample.seed),
     }
+    return {name: make[name]() for name in FLOORS if name in names}
 
 
 def _scores(fits: Fits) -> Scores:
@@ -184,12 +186,6 @@ def _result(
         for classifier, labels_per_class in enumerate(settings.protocol.labels_per_class)
     )
     family, split = sample.family, sample.split
-    # The paper's figures are of models at their own family and split, by its own protocol.
-    as_published = (
-        (card.family, card.split) == (family.name, split.name)
-        and isinstance(settings.protocol, Linear)
-        and settings.context_from == "own"
-    )
     draws = len(measurements[0].values[0].draws)
     return ProbeResult(
         name=card.name,
@@ -215,5 +211,15 @@ def _result(
             for per_value in scores.values()
             for score in per_value
         ),
-        paper=PUBLISHED.get((card.model, family.name, split.name)) if as_published else None,
+        paper=_published(card, settings),
     )
+
+
+def _published(card: ModelCard, settings: ProbeSettings) -> PublishedFigure | None:
+    """The paper's figure, of a model at its own family and split, by the paper's own protocol."""
+    place = (settings.family, settings.split)
+    plain = isinstance(settings.protocol, Linear) and settings.context_from == "own"
+    if not plain or (card.family, card.split) != place:
+        return None
+    accuracy = table_2(card.model, *place)
+    return None if accuracy is None else PublishedFigure(accuracy, TABLE_2_SOURCE)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from metavae_client.contexts import SOURCES, ContextFrom
+from metavae_client.floors import FLOORS
 from metavae_client.options import PATH, json_option, server_options
 from metavae_client.protocols import PROTOCOLS, FewShot, Knn, Linear, Protocol
 from metavae_client.remote import RemoteEmbedder
@@ -93,6 +94,9 @@ class Numbers(click.ParamType):
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--floors/--no-floors", default=True, help="Raw pixels, PCA, random projection.")
+@click.option(
+    "--floor", "only", multiple=True, type=click.Choice(FLOORS), help="These floors and no others."
+)
 @click.option("--allow-seen", is_flag=True, help="Probe values that the model was trained on too.")
 @click.option("--data-root", type=PATH, help="Folder that holds MNIST/raw (METAVAE_DATA).")
 @click.option(
@@ -119,6 +123,7 @@ def probe(
     context_size: int | None,
     seed: int,
     floors: bool,
+    only: tuple[str, ...],
     allow_seen: bool,
     data_root: Path | None,
     plot: Path | None,
@@ -144,6 +149,8 @@ def probe(
     if plot:
         check_plot_path(plot)
     protocol = _protocol(protocol_name, shots=shots, label_draws=label_draws, neighbours=neighbours)
+    if only and not floors:
+        raise click.UsageError("give --floor or --no-floors, not both")
     _check_context_options(protocol, context_from, contexts, context_size)
     settings = ProbeSettings(
         family=family_name,
@@ -155,7 +162,7 @@ def probe(
         context_size=CONTEXT_SIZE if context_size is None else context_size,
         context_from=context_from,
         seed=seed,
-        floors=floors,
+        floors=(only or FLOORS) if floors else (),
     )
     name = model or f"metavae-{family_name}-{split}"
     with _embedder(name, url, token_file, in_process) as embedder:

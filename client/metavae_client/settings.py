@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from metavae_client.contexts import ContextFrom
 from metavae_client.errors import BadSettings
+from metavae_client.floors import FLOORS
 from metavae_client.protocols import Linear, Protocol
 
 CONTEXTS = 5
@@ -19,8 +20,8 @@ class ProbeSettings:
     `train_size` and `test_size` take a seeded subset of each value's images; None takes all, or
     what the protocol bounds itself to. `contexts` is the number of context draws, each of
     `context_size` images without replacement; `context_from` says which images. FewShot draws a
-    context with each of its label draws instead.
-    Raises BadSettings for a size below 1.
+    context with each of its label draws instead. `floors` names those that stand beside the model.
+    Raises BadSettings for a size below 1 and for an unknown floor.
     """
 
     family: str
@@ -32,7 +33,7 @@ class ProbeSettings:
     context_size: int = CONTEXT_SIZE
     context_from: ContextFrom = "own"
     seed: int = 0
-    floors: bool = True
+    floors: tuple[str, ...] = FLOORS
 
     def __post_init__(self) -> None:
         for option in ("train_size", "test_size", "contexts", "context_size"):
@@ -41,3 +42,6 @@ class ProbeSettings:
                 raise BadSettings.of(option, f"is {number}, expected 1 or more")
         if self.seed < 0:
             raise BadSettings.of("seed", f"is {self.seed}, expected 0 or more")
+        for name in self.floors:
+            if name not in FLOORS:
+                raise BadSettings.of("floor", f"is {name!r}, expected one of {', '.join(FLOORS)}")

@@ -153,6 +153,8 @@ def test_a_wrong_context_can_be_asked_for_and_is_told(client, source):
         (["--protocol", "knn", "--neighbours", "0"], "'--neighbours': 0"),
         (["--protocol", "linaer"], "'--protocol'"),
         (["--context-from", "nowhere"], "'--context-from'"),
+        (["--floor", "roof"], "'--floor'"),
+        (["--floor", "pca", "--no-floors"], "--floor or --no-floors"),
         (["--context-from", "zeros", "--context-size", "5"], "--context-size is not for"),
         (["--context-from", "zeros", "--contexts", "5"], "--contexts is not for"),
     ],

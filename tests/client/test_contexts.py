@@ -26,7 +26,7 @@ def given(spy, small):
 
     def contexts(source, **settings):
         watched = spy()
-        run_probe(watched, replace(small, context_from=source, floors=False, **settings))
+        run_probe(watched, replace(small, context_from=source, floors=(), **settings))
         return watched.summarized
 
     return contexts
@@ -53,7 +53,7 @@ def test_other_contexts_are_of_the_value_half_the_list_further_on(given, local, 
     places = [(value, part) for value in HELD_OUT for part in ("train", "test")]
     for context, (value, part) in zip(given("other", contexts=1), places, strict=True):
         assert_of(context, value - 180, part)
-    result = run_probe(local, replace(small, context_from="other", contexts=1, floors=False))
+    result = run_probe(local, replace(small, context_from="other", contexts=1, floors=()))
     told = {value.value: value.context_value for value in result.measurements[0].values}
     assert told == {value: value - 180 for value in HELD_OUT}
 
@@ -89,7 +89,7 @@ def test_the_disorder_is_seeded(given):
 @pytest.mark.parametrize("protocol", [Linear(), Transfer(), FewShot((1,), label_draws=2)])
 def test_zeros_are_a_summary_without_images_and_need_one_draw(spy, small, protocol):
     watched = spy()
-    settings = replace(small, protocol=protocol, context_from="zeros", floors=False)
+    settings = replace(small, protocol=protocol, context_from="zeros", floors=())
     result = run_probe(watched, settings)
     assert watched.summarized == []
     nothing = Summary(np.zeros(watched.card.feature_dim), 1, watched.card.digest)

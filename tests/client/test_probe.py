@@ -37,7 +37,7 @@ def sample_of(settings: ProbeSettings) -> Sample:
 def test_remote_and_in_process_probes_are_the_same_to_the_bit(
     server, local, small, protocol: Protocol
 ):
-    settings = replace(small, protocol=protocol, floors=False)
+    settings = replace(small, protocol=protocol, floors=())
     with RemoteEmbedder(
         server.url, local.card.name, token_file=server.token_file, max_images_per_request=64
     ) as remote:
@@ -65,7 +65,7 @@ def test_floors_go_through_the_protocol_of_the_model(contextless, small, protoco
 
 @EVERY_PROTOCOL
 def test_a_model_without_a_context_is_given_none_and_needs_one_draw(contextless, small, protocol):
-    result = run_probe(contextless, replace(small, protocol=protocol, floors=False))
+    result = run_probe(contextless, replace(small, protocol=protocol, floors=()))
     assert contextless.summarized == []
     assert {summary for _, summary in contextless.embedded} == {None}
     assert (result.contexts, result.context_size, result.context_from) == (1, 0, None)
@@ -74,7 +74,7 @@ def test_a_model_without_a_context_is_given_none_and_needs_one_draw(contextless,
 
 @EVERY_PROTOCOL
 def test_every_held_out_value_is_probed_and_no_other(local, small, protocol):
-    result = run_probe(local, replace(small, protocol=protocol, contexts=1, floors=False))
+    result = run_probe(local, replace(small, protocol=protocol, contexts=1, floors=()))
     for measurement in result.measurements:
         assert [value.value for value in measurement.values] == local.card.held_out_values
 
@@ -83,7 +83,7 @@ def test_every_held_out_value_is_probed_and_no_other(local, small, protocol):
 def test_more_draws_keep_the_first_ones(local, small, protocol):
     def draws(number: int) -> list[tuple[float, ...]]:
         own = replace(protocol, label_draws=number) if protocol.own_draws else protocol
-        settings = replace(small, protocol=own, contexts=number, floors=False)
+        settings = replace(small, protocol=own, contexts=number, floors=())
         result = run_probe(local, settings)
         assert result.contexts == number
         return [value.draws for one in result.measurements for value in one.values]
@@ -92,18 +92,29 @@ def test_more_draws_keep_the_first_ones(local, small, protocol):
 
 
 def test_a_model_does_as_well_without_its_floors(local, small, result):
-    alone = run_probe(local, replace(small, floors=False))
+    alone = run_probe(local, replace(small, floors=()))
     assert alone.measurements[0].accuracy == result.measurements[0].accuracy
     assert alone.measurements[0].floors == {}
 
 
+def test_single_floors_are_what_they_are_among_all(local, small, result):
+    settings = replace(small, floors=("random_projection",), contexts=1)
+    [alone] = run_probe(local, settings).measurements
+    assert alone.floors == {"random_projection": result.measurements[0].floors["random_projection"]}
+
+
+def test_an_unknown_floor_is_refused(small):
+    with pytest.raises(BadSettings, match="--floor is 'roof', expected one of raw_pixels, pca"):
+        replace(small, floors=("roof",))
+
+
 def test_one_draw_has_no_interval(local, small):
-    one = run_probe(local, replace(small, contexts=1, floors=False))
+    one = run_probe(local, replace(small, contexts=1, floors=()))
     assert one.measurements[0].accuracy.half_width is None
 
 
 def test_another_seed_gives_another_sample(local, small, result):
-    other = run_probe(local, replace(small, seed=1, floors=False))
+    other = run_probe(local, replace(small, seed=1, floors=()))
     assert other.measurements[0].accuracy != result.measurements[0].accuracy
 
 
@@ -158,7 +169,7 @@ def test_a_probe_of_a_value_that_was_trained_on_is_refused(spy, small, protocol)
 
 
 def test_seen_values_are_probed_where_that_is_allowed(local, small):
-    settings = replace(small, split="sparse", contexts=1, floors=False)
+    settings = replace(small, split="sparse", contexts=1, floors=())
     result = run_probe(local, settings, allow_seen=True)
     assert len(result.measurements[0].values) == 13
     assert result.paper is None

@@ -44,7 +44,7 @@ def test_transfer_never_fits_on_a_held_out_value(spy, small):
 
 def test_transfer_gives_every_image_a_context_of_its_own_distribution(spy, small):
     watched = spy()
-    run_probe(watched, replace(small, protocol=Transfer(), contexts=1, floors=False))
+    run_probe(watched, replace(small, protocol=Transfer(), contexts=1, floors=()))
     split = DIGITS.split("contiguous")
     pools = [DIGITS.images(value, "train") for value in split.train_values]
     pools += [DIGITS.images(value, "test") for value in split.held_out_values]
@@ -56,7 +56,7 @@ def test_transfer_gives_every_image_a_context_of_its_own_distribution(spy, small
 
 
 def test_transfer_is_one_plain_classifier_spelled_out(contextless, small):
-    result = run_probe(contextless, replace(small, protocol=Transfer(), floors=False))
+    result = run_probe(contextless, replace(small, protocol=Transfer(), floors=()))
     sample = sample_of(small, Transfer())
     picks = [Transfer().train(sample, value) for value in sample.split.train_values]
     model = LogisticRegression(max_iter=MAX_ITERATIONS)
@@ -97,7 +97,7 @@ def test_transfer_is_bounded_where_no_size_is_asked_for(name, available, expecte
 
 
 def test_accuracy_rises_with_the_number_of_labels(contextless, small):
-    settings = replace(small, protocol=FewShot((1, 4, 16), 3), train_size=400, floors=False)
+    settings = replace(small, protocol=FewShot((1, 4, 16), 3), train_size=400, floors=())
     found = [one.accuracy for one in run_probe(contextless, settings).measurements]
     assert [accuracy.n for accuracy in found] == [3] * 3
     assert found[0].mean + 0.1 < found[1].mean < found[2].mean
@@ -128,7 +128,7 @@ def test_labels_are_drawn_anew_by_draw_and_seed_and_are_the_same_at_every_value(
 def test_each_draw_of_labels_has_a_context_of_its_own(spy, small):
     watched = spy()
     protocol = FewShot((1,), label_draws=3)
-    result = run_probe(watched, replace(small, protocol=protocol, floors=False))
+    result = run_probe(watched, replace(small, protocol=protocol, floors=()))
     # A train and a test context per draw and held-out value.
     assert len(contents(*(context[None] for context in watched.summarized))) == 3 * 8 * 2
     assert (result.contexts, result.draws) == (3, 3)
@@ -161,7 +161,7 @@ def test_an_image_is_its_own_nearest_neighbour(local, images):
 
 
 def test_all_neighbours_together_vote_for_the_most_frequent_class(contextless, small):
-    result = run_probe(contextless, replace(small, protocol=Knn(100), floors=False))
+    result = run_probe(contextless, replace(small, protocol=Knn(100), floors=()))
     sample = sample_of(small, Knn(100))
     most = np.bincount(sample.labels(sample.train(20.0))).argmax()
     expected = float((sample.labels(sample.test(20.0)) == most).mean())

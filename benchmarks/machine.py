@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from metavae_training.fit import cpu_has_bf16
 def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:
     """Processor, cores, threads, memory, versions; and how busy the machine was at the start."""
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,

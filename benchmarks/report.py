@@ -67,7 +67,15 @@ def table(result: dict[str, Any]) -> str:
     """A result file as text: a row per training step, the machine's rates, ELBOs if compared."""
     machine = result["machine"]
     distributions, images, _ = result["images"]
-    header = ["", "images/s", "over plain loop", "GFLOP/s", "of same shapes", "of square", "memory"]
+    header = [
+        "",
+        "images/s",
+        "over plain loop",
+        "GFLOP/s",
+        "of same shapes",
+        "of square",
+        "peak memory",
+    ]
     rows = [header]
     for name, step in result["steps"].items():
         kind, precision = name.split(", ")

@@ -112,9 +112,10 @@ def _load(name: str | None) -> tuple[Recipe, np.ndarray]:
         )
     try:
         corpus = load_corpus(chosen, None, torch.device("cpu"))
-    except DataUnavailable:
+    except DataUnavailable as error:
         if name:
             raise
+        click.echo(f"{error.message}: {DIGITS} is measured instead", err=True)
         return _load(DIGITS)
     return chosen, corpus.train.numpy()
 

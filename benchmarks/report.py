@@ -10,6 +10,17 @@ from variants import PRODUCTS, STEPS, Key, Turn
 
 TARGETS = {"over_plain_loop": 20.0, "of_same_shapes": 0.6}
 
+HEADER = [
+    "",
+    "images/s",
+    "over plain loop",
+    "MFLOP/image",
+    "GFLOP/s",
+    "of same shapes",
+    "of square",
+    "peak memory",
+]
+
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Median, lowest and highest of repeated measurements, and all of them in their order."""
@@ -67,33 +78,26 @@ def table(result: dict[str, Any]) -> str:
     """A result file as text: a row per training step, the machine's rates, ELBOs if compared."""
     machine = result["machine"]
     distributions, images, _ = result["images"]
-    header = [
-        "",
-        "images/s",
-        "over plain loop",
-        "GFLOP/s",
-        "of same shapes",
-        "of square",
-        "peak memory",
-    ]
-    rows = [header]
+    rows = [HEADER]
     for name, step in result["steps"].items():
         kind, precision = name.split(", ")
         ratios = result["ratios"][precision] if kind == "metavae" else {}
+        peak, before = step["memory"]["peak_bytes"], step["memory"]["before_bytes"]
         rows.append(
             [
                 name,
                 _with_spread(step["images_per_second"], "{:,.0f}"),
                 _with_spread(ratios.get("over_plain_loop"), "{:.1f}"),
+                f"{step['flops_per_image'] / 1e6:.1f}",
                 _with_spread(step["flops_per_second"], "{:,.0f}", 1e-9),
                 _with_spread(ratios.get("of_same_shapes"), "{:.2f}"),
                 _with_spread(ratios.get("of_square"), "{:.2f}"),
-                f"{step['memory']['peak_bytes'] / 1e6:,.0f} MB",
+                f"{peak / 1e6:,.0f} MB (+{(peak - before) / 1e6:,.0f})",
             ]
         )
     for name, product in result["products"].items():
         rate = _with_spread(product["flops_per_second"], "{:,.0f}", 1e-9)
-        rows.append([f"products, {name}", "", "", rate, "", "", ""])
+        rows.append([f"products, {name}", "", "", "", rate, "", "", ""])
     targets = result["targets"]
     turns = len(next(iter(result["steps"].values()))["images_per_second"]["turns"])
     return "\n".join(
@@ -101,7 +105,8 @@ def table(result: dict[str, Any]) -> str:
             f"{result['recipe']['name']}: {distributions} distributions of {images:,} images;"
             f" {machine['gpu'] or machine['processor']}, {machine['threads']} threads,"
             f" torch {machine['torch']}, load {machine['load_average']} at the start",
-            f"median (lowest to highest) of {turns} turns of {result['turn_seconds']:g} s",
+            f"median (lowest to highest) of {turns} turns of {result['turn_seconds']:g} s;"
+            " peak memory of the process (of it, for model and step)",
             "",
             *_aligned(rows),
             "",

@@ -16,12 +16,21 @@ Number = Callable[[Item], float]
 
 
 def of_split(items: Sequence[Item], family: str, split: str) -> list[Item]:
-    """Items at the values that a split holds out; a ceiling belongs to every such split."""
-    held_out = family_named(family).split(split).held_out_values
+    """Items at the values that a split holds out.
+
+    A ceiling belongs to every split that holds out its value; those of a seed that does not have
+    all of a split's values are left out.
+    """
+    held_out = set(family_named(family).split(split).held_out_values)
+    here = [item for item in items if item.family == family and item.value in held_out]
+    values_of: dict[int | None, set[float]] = defaultdict(set)
+    for item in here:
+        if item.kind == "ceiling":
+            values_of[item.seed].add(item.value)
     return [
         item
-        for item in items
-        if item.family == family and item.split in (split, "") and item.value in held_out
+        for item in here
+        if item.split == split or (item.kind == "ceiling" and values_of[item.seed] == held_out)
     ]
 
 

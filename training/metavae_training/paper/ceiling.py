@@ -53,6 +53,11 @@ class CeilingCell(Cell):
         return f"ceiling of {self.family} at {self.value:g}, seed {self.seed}"
 
     @property
+    def needs(self) -> str:
+        """The networks of all values together."""
+        return f"supervised CNN on {self.family}"
+
+    @property
     def settings(self) -> Ceiling:
         """How the network is trained."""
         return Ceiling(steps=_QUICK_STEPS) if self.study.quick else Ceiling()
@@ -120,7 +125,7 @@ def supervised_accuracy(
     device: torch.device,
 ) -> float:
     """Test accuracy of the network after training; images [N, C, H, W] and their labels [N]."""
-    images, labels = (torch.from_numpy(np.asarray(array)).to(device) for array in train)
+    images, labels = (torch.tensor(array, device=device) for array in train)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -170,7 +175,7 @@ def _accuracy(
     correct = 0
     for start in range(0, len(images), _EVALUATED):
         rows = slice(start, start + _EVALUATED)
-        pixels = _pixels(torch.from_numpy(np.asarray(images[rows])).to(device))
+        pixels = _pixels(torch.tensor(images[rows], device=device))
         correct += int((network(pixels).argmax(-1).cpu() == torch.from_numpy(labels[rows])).sum())
     return correct / len(images)
 

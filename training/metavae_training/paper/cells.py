@@ -23,6 +23,8 @@ UNTRAINED = "untrained"
 class Cell(ABC):
     """Numbers that are measured together, and the training run that they need."""
 
+    seed: int
+
     @property
     def job(self) -> Job | None:
         """The training run; None where there is none."""
@@ -31,6 +33,11 @@ class Cell(ABC):
     @abstractmethod
     def __str__(self) -> str:
         """What the cell is, for people."""
+
+    @property
+    def needs(self) -> str:
+        """What has to be trained for it, for people, whatever the seed."""
+        return self.job.recipe.name if self.job else ""
 
     @abstractmethod
     def found(self, results: Results) -> list[Item] | None:
@@ -106,8 +113,13 @@ class FloorCell(Cell):
     def _names(self) -> tuple[str, ...]:
         return (PROJECTION,) if self.seed else (*SEEDLESS_FLOORS, PROJECTION)
 
+    @property
+    def needs(self) -> str:
+        """The untrained encoder, which is made for the floors alone."""
+        return f"floors of {self.recipe.family} {self.recipe.split}"
+
     def __str__(self) -> str:
-        return f"floors of {self.recipe.family} {self.recipe.split}, seed {self.seed}"
+        return f"{self.needs}, seed {self.seed}"
 
     def found(self, results: Results) -> list[Item] | None:
         """Items of every floor."""

@@ -22,16 +22,21 @@ NO_RECIPE = "There is no such recipe"
 
 @dataclass
 class Collected:
-    """Items that are complete, and what is left out, with the reason."""
+    """Items that are complete, and what is left out: by reason, what and which seeds of it."""
 
     items: list[Item] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, what: str, *seeds: int) -> None:
+        """Note that this is not there, and why."""
+        known = self.left_out.setdefault(reason, {}).setdefault(what, [])
+        known += [seed for seed in seeds if seed not in known]
 
     @property
     def failed(self) -> list[str]:
         """What was tried and did not succeed."""
         tried = (TRAINING_FAILED, MEASURING_FAILED)
-        return [cell for cell, reason in self.left_out.items() if reason in tried]
+        return [what for reason in tried for what in self.left_out.get(reason, {})]
 
 
 def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Collected:
@@ -50,14 +55,15 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
             continue
         if not cell.ready():
             tried = cell.job is not None and cell.job.folder in failed
-            collected.left_out[str(cell)] = TRAINING_FAILED if tried else NOT_TRAINED
+            collected.leave_out(TRAINING_FAILED if tried else NOT_TRAINED, cell.needs, cell.seed)
             continue
         print(f"[{number}/{len(missing)}] {cell}", file=sys.stderr)
         try:
             results.add(cell.measure())
         except MetavaeError as error:
             print(f"Error: {error}", file=sys.stderr)
-            collected.left_out[str(cell)] = MEASURING_FAILED
+            collected.leave_out(MEASURING_FAILED, str(cell))
+    _leave_out_unknown(study, collected)
     for cell in cells:
         items = cell.found(results)
         if items is not None:
@@ -85,15 +91,13 @@ def floor_cells(study: Study) -> Iterator[FloorCell]:
                     yield FloorCell(study, recipe, seed)
 
 
-def without_recipe(study: Study) -> dict[str, str]:
+def _leave_out_unknown(study: Study, collected: Collected) -> None:
     """Models of the study that have no recipe for a family and split."""
-    return {
-        f"{model}-{family}-{split}": NO_RECIPE
-        for split in study.splits
-        for family in study.families
-        for model in study.models
-        if study.recipe(model, family, split) is None
-    }
+    for split in study.splits:
+        for family in study.families:
+            for model in study.models:
+                if study.recipe(model, family, split) is None:
+                    collected.leave_out(NO_RECIPE, f"{model}-{family}-{split}")
 
 
 def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 
 from metavae_training.paper.aggregate import over_seeds, with_interval
 from metavae_training.paper.cells import ModelCell, probe_protocol
-from metavae_training.paper.collect import collect, model_cells, without_recipe
+from metavae_training.paper.collect import collect, model_cells
 from metavae_training.paper.effects import Condition, balanced_seed_means, of_condition, paragraph
-from metavae_training.paper.figures import draw_line, new_figure, quiet_grid, shared_legend
+from metavae_training.paper.figures import (
+    draw_line,
+    draw_points,
+    new_figure,
+    quiet_grid,
+    shared_legend,
+)
 from metavae_training.paper.methods import Method, models
 from metavae_training.paper.report import Report, left_out, markdown_table
 from metavae_training.paper.results import Item
@@ -34,7 +40,6 @@ _QUICK_SIZES = (1, 10, 100)
 def context(study: Study) -> Report:
     """Measure and show what contexts of other kinds and sizes do to the accuracy."""
     collected = collect(study, list(_cells(study)), probe_protocol(study))
-    collected.left_out |= without_recipe(study)
     items = [item for item in collected.items if item.context != "none"]
     methods = [one for one in models(study.models) if one.of(items)]
     without = [one for one in models(study.models) if one.of(collected.items) and not one.of(items)]
@@ -45,7 +50,7 @@ def context(study: Study) -> Report:
             paragraph(items, methods, study.families, RIGHT, WRONG, _own(study)),
             _kinds_table(items, methods, study.families),
             _sizes_table(items, methods, study),
-            protocol_note(study),
+            protocol_note(study, ceiling=False),
             f"No context, and so not shown: {named}." if without else "",
             left_out(collected),
         ],
@@ -122,9 +127,10 @@ def _draw_sizes(
 
 def _draw_kinds(axes: Axes, items: Sequence[Item], methods: Sequence[Method]) -> None:
     kinds = [RIGHT, *WRONG]
-    for method in methods:
+    for row, method in enumerate(methods):
+        aside = 0.1 * (row - (len(methods) - 1) / 2)
         at = [over_seeds(of_condition(method.of(items), kind)) for kind in kinds]
-        draw_line(axes, method, {place: one for place, one in enumerate(at) if one})
+        draw_points(axes, method, {x + aside: one for x, one in enumerate(at) if one})
     axes.set_xticks(range(len(kinds)), [kind.context for kind in kinds])
     axes.set_xlabel("where the context comes from")
     quiet_grid(axes)

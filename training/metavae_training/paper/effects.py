@@ -53,34 +53,53 @@ def paragraph(
     sizes: Sequence[Condition],
 ) -> str:
     """What the numbers say, model by model; nothing in it but what is in the items."""
-    said = []
+    said, matters = [], {}
     for method in methods:
-        own = method.of(items)
         means = {
-            condition: balanced_seed_means(of_condition(own, condition), families)
+            condition: balanced_seed_means(of_condition(method.of(items), condition), families)
             for condition in dict.fromkeys([right, *wrong, *sizes])
         }
         if not means[right]:
             continue
-        accuracy = np.mean(list(means[right].values()))
         changes = {
-            f"with {label}": effect(means[right], means[condition])
-            for condition, label in wrong.items()
+            label: effect(means[right], means[condition]) for condition, label in wrong.items()
         }
-        smallest, largest = sizes[0], sizes[-1]
-        growth = effect(means[smallest], means[largest])
+        matters[method.label] = any(_is_loss(change) for change in changes.values())
+        growth = effect(means[sizes[0]], means[sizes[-1]])
         said.append(
-            f"{method.label} has {accuracy:.3f} with {right.size} images of the right"
-            f" distribution, mean over {len(families)} famil{'ies' if len(families) > 1 else 'y'}."
-            f" It changes {_listed(changes)}."
-            f" From {smallest.size} to {largest.size} right images it changes by {_words(growth)}."
+            f"With {right.size} images of the right distribution {method.label} has an accuracy of"
+            f" {np.mean(list(means[right].values())):.3f} (mean over {', '.join(families)}); that"
+            f" changes {_listed(changes)}. From {sizes[0].size} to {sizes[-1].size} right images it"
+            f" changes by {_words(growth)}."
         )
-    seeds = "Changes are paired by training seed, ± is their 95% interval over seeds."
-    return " ".join([*said, seeds]) if said else ""
+    return " ".join([*_verdict(matters), *said, _HOW]) if said else ""
+
+
+_HOW = "Changes are paired by training seed; ± is their 95% interval over seeds."
+
+
+def _verdict(matters: Mapping[str, bool]) -> list[str]:
+    """Which models lose accuracy by a wrong context, more surely than seeds vary."""
+    use = [label for label, does in matters.items() if does]
+    not_shown = [label for label, does in matters.items() if not does]
+    return [
+        sentence
+        for labels, sentence in (
+            (use, f"A wrong context costs accuracy for {', '.join(use)}."),
+            (not_shown, f"No loss by a wrong context is shown for {', '.join(not_shown)}."),
+        )
+        if labels
+    ]
+
+
+def _is_loss(change: Interval | None) -> bool:
+    return (
+        change is not None and change.half_width is not None and change.mean + change.half_width < 0
+    )
 
 
 def _listed(changes: Mapping[str, Interval | None]) -> str:
-    return "; ".join(f"{label} by {_words(change)}" for label, change in changes.items())
+    return "; ".join(f"by {_words(change)} with {label}" for label, change in changes.items())
 
 
 def _words(change: Interval | None) -> str:
@@ -89,5 +108,4 @@ def _words(change: Interval | None) -> str:
     mean = f"{change.mean:+.3f}"
     if change.half_width is None:
         return f"{mean} (one seed)"
-    verdict = ", no more than seeds vary" if abs(change.mean) <= change.half_width else ""
-    return f"{mean} ± {change.half_width:.3f}{verdict}"
+    return f"{mean} ± {change.half_width:.3f}"

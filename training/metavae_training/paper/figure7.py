@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from metavae_training.paper.aggregate import by_value, of_split
 from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.cells import probe_protocol
-from metavae_training.paper.collect import collect, floor_cells, model_cells, without_recipe
+from metavae_training.paper.collect import collect, floor_cells, model_cells
 from metavae_training.paper.figures import draw_line, new_figure, quiet_grid, shared_legend
 from metavae_training.paper.methods import Method, all_methods
 from metavae_training.paper.report import Report, left_out
@@ -26,7 +26,6 @@ def figure7(study: Study) -> Report:
     """Measure and draw every model at every held-out value of every family and split."""
     cells = [*model_cells(study), *floor_cells(study), *ceiling_cells(study)]
     collected = collect(study, cells, probe_protocol(study))
-    collected.left_out |= without_recipe(study)
     methods = [one for one in all_methods(study.models) if one.of(collected.items)]
     tables = [
         f"{split.capitalize()} split:\n\n"

@@ -47,7 +47,7 @@ def new_figure(width: float, height: float) -> Figure:
 def draw_line(
     axes: Axes, method: Method, intervals: Mapping[float, Interval], **changes: Any
 ) -> None:
-    """A method's means with a band of their intervals; floors and ceiling thin, without one."""
+    """A method's mean accuracies with a band of their intervals; a thin line for no model."""
     if not intervals:
         return
     is_model = method.kind == "model"
@@ -66,12 +66,27 @@ def draw_line(
     if is_model:
         axes.fill_between(
             values,
-            [one.mean - (one.half_width or 0) for one in intervals.values()],
-            [one.mean + (one.half_width or 0) for one in intervals.values()],
+            [max(0, one.mean - (one.half_width or 0)) for one in intervals.values()],
+            [min(1, one.mean + (one.half_width or 0)) for one in intervals.values()],
             color=method.colour,
             alpha=0.18,
             linewidth=0,
         )
+
+
+def draw_points(axes: Axes, method: Method, intervals: Mapping[float, Interval]) -> None:
+    """A method's means with bars of their intervals, for places that have no order."""
+    axes.errorbar(
+        list(intervals),
+        [one.mean for one in intervals.values()],
+        yerr=[one.half_width or 0 for one in intervals.values()],
+        color=method.colour,
+        marker=method.marker,
+        markersize=4.5,
+        linestyle="",
+        capsize=2,
+        linewidth=1.2,
+    )
 
 
 def quiet_grid(axes: Axes) -> None:

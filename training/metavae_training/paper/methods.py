@@ -29,7 +29,7 @@ class Method:
 
     def of(self, items: Sequence[Item]) -> list[Item]:
         """The items of this method."""
-        return [item for item in items if (item.kind, item.model) == (self.kind, self.model)]
+        return [item for item in items if item.model == self.model]
 
 
 _MODELS = (
@@ -43,12 +43,12 @@ _MODELS = (
     Method("model", "wavelet-metavae", "wavelet MetaVAE", "#000000", "*"),
 )
 FLOORS = (
-    Method("floor", "raw_pixels", "raw pixels", "#555555", "|", (5, 2)),
-    Method("floor", "pca", "PCA-40", "#555555", "x", (1.5, 1.5)),
-    Method("floor", PROJECTION, "random projection", "#999999", "1", (5, 2)),
-    Method("floor", UNTRAINED, "untrained encoder", "#999999", "2", (1.5, 1.5)),
+    Method("floor", "raw_pixels", "raw pixels", "#555555", dashes=(5, 2)),
+    Method("floor", "pca", "PCA-40", "#555555", dashes=(1.5, 1.5)),
+    Method("floor", PROJECTION, "random projection", "#999999", dashes=(5, 2)),
+    Method("floor", UNTRAINED, "untrained encoder", "#999999", dashes=(1.5, 1.5)),
 )
-CEILING_METHOD = Method("ceiling", CEILING, "supervised CNN", "#555555", "_")
+CEILING_METHOD = Method("ceiling", CEILING, "supervised CNN", "#555555")
 
 _NEW = Method("model", "", "", "#666633", "X", (2, 1))
 

@@ -26,6 +26,8 @@ class MadeBy(MadeOf):
     commit: str
 
 
+# Whatever an accuracy may depend on.
+_CODE = [f":(glob){folder}/**/*.py" for folder in ("training", "model_zoo", "client")]
 _DIGITS = 16  # of a sha256: enough to tell two apart
 
 
@@ -45,7 +47,7 @@ def code_commit() -> str:
     try:
         git("ls-files", "--error-unmatch", here.name)  # not some repository around an installation
         top = git("rev-parse", "--show-toplevel")
-        changed = git("-C", top, "status", "--porcelain", "--", "*.py")
+        changed = git("-C", top, "status", "--porcelain", "--", *_CODE)
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return f"metavae {__version__}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,10 +43,15 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def left_out(collected: Collected) -> str:
     """What is not in the table, by reason; empty where nothing is left out."""
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for cell, reason in collected.left_out.items():
-        by_reason[reason].append(cell)
-    lines = [f"- {reason}: {'; '.join(cells)}" for reason, cells in by_reason.items()]
+    lines = []
+    for reason, parts in collected.left_out.items():
+        named = [
+            f"{what} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})"
+            if seeds
+            else what
+            for what, seeds in parts.items()
+        ]
+        lines.append(f"- {reason}: {'; '.join(named)}")
     return "\n".join(["Left out:", "", *lines]) if lines else ""
 
 

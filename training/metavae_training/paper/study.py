@@ -12,7 +12,7 @@ from metavae_training.recipes import RECIPES, Recipe
 
 CONTEXT_SIZE = 100  # images, where the size is not what is studied
 
-QUICK_EPOCHS = 3
+QUICK_EPOCHS = 10
 QUICK_TRAIN_SIZE = 300
 QUICK_TEST_SIZE = 200
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metavae_training.paper.aggregate import over_seeds, with_interval
-from metavae_training.paper.collect import collect, model_cells, without_recipe
+from metavae_training.paper.collect import collect, model_cells
 from metavae_training.paper.distances import DistanceCell
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, models
@@ -30,14 +30,7 @@ if TYPE_CHECKING:
 def table1(study: Study) -> Report:
     """Measure and show the distances of every model whose recipes are all trained."""
     split = study.splits[0]
-    cells = [
-        DistanceCell(study, cell.recipe, cell.seed, varied)
-        for cell in model_cells(study)
-        for varied in study.families
-    ]
-    protocol = {"distance": "L2 between posterior means, test images", **study.sizes}
-    collected = collect(study, cells, protocol)
-    collected.left_out |= without_recipe(study)
+    collected = collect(study, distance_cells(study), distance_protocol(study))
     items = [item for item in collected.items if item.split == split]
     methods = [one for one in models(study.models) if _is_whole(one.of(items), study.families)]
     return Report(
@@ -51,6 +44,21 @@ def table1(study: Study) -> Report:
         draw=lambda: _figure(items, methods, study.families),
         failed=collected.failed,
     )
+
+
+def distance_cells(study: Study) -> list[DistanceCell]:
+    """Every model over every family, each along all families."""
+    return [
+        DistanceCell(study, cell.recipe, cell.seed, varied)
+        for cell in model_cells(study)
+        for varied in study.families
+    ]
+
+
+def distance_protocol(study: Study) -> dict[str, int | str]:
+    """How distances are measured, as a results file states it."""
+    test_size = study.sizes["test_size"]
+    return {"distance": "L2 between posterior means of test images", "test_size": test_size}
 
 
 def _is_whole(items: Sequence[Item], families: Sequence[str]) -> bool:

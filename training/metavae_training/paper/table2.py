@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from metavae_training.paper.aggregate import of_split, over_seeds, with_interval
 from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.cells import probe_protocol
-from metavae_training.paper.collect import collect, floor_cells, model_cells, without_recipe
+from metavae_training.paper.collect import collect, floor_cells, model_cells
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, all_methods
 from metavae_training.paper.report import Report, left_out, markdown_table
@@ -25,7 +25,6 @@ def table2(study: Study) -> Report:
     """Measure and show every model's mean accuracy over the held-out values of each family."""
     cells = [*model_cells(study), *floor_cells(study), *ceiling_cells(study)]
     collected = collect(study, cells, probe_protocol(study))
-    collected.left_out |= without_recipe(study)
     methods = [one for one in all_methods(study.models) if one.of(collected.items)]
     return Report(
         title=f"Table 2: accuracy at the held-out values, {study.splits[0]} split",
@@ -57,7 +56,7 @@ def accuracy_table(
     return markdown_table(head, list(zip(*columns, strict=True)))
 
 
-def protocol_note(study: Study) -> str:
+def protocol_note(study: Study, *, ceiling: bool = True) -> str:
     """What the accuracies are of."""
     train, test = study.sizes["train_size"], study.sizes["test_size"]
     return (
@@ -65,9 +64,8 @@ def protocol_note(study: Study) -> str:
         f" {train} training images, on those of its {test} test images; mean over the held-out"
         f" values and {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
         " A context is of the same distribution and part, and serves all images of a draw. ±: 95%"
-        " interval over training seeds (Student's t). The supervised CNN is taught with the labels"
-        " of each held-out value itself."
-    )
+        " interval over training seeds (Student's t)."
+    ) + (" The supervised CNN is taught with the labels of each held-out value itself." * ceiling)
 
 
 def _seeds(items: Sequence[Item]) -> str:
@@ -110,7 +108,8 @@ def _mark(axes: Axes, row: int, method: Method, items: Sequence[Item], paper: fl
             row,
             xerr=ours.half_width or 0,
             color=method.colour,
-            marker="o" if method.kind == "model" else method.marker,
+            marker="s" if method.kind == "ceiling" else "o",
+            fillstyle="full" if method.kind == "model" else "none",
             markersize=5,
             capsize=2.5,
         )

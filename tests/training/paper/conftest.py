@@ -1,0 +1,30 @@
+"""A small study, whose data need not be there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metavae_training.paper import collect as collect_module
+from metavae_training.paper import study as study_module
+from metavae_training.paper.study import Study
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A study of two models over two families, in which no run is ever there."""
+    monkeypatch.setattr(study_module, "data_hash", lambda family, root: "d")
+    monkeypatch.setattr(collect_module, "sweep", lambda jobs, **options: [])
+    return Study(
+        experiment="table2",
+        families=("mnist-rotation", "mnist-skew"),
+        splits=("contiguous",),
+        models=("metavae", "vhe"),
+        seeds=3,
+        draws=2,
+        runs=tmp_path / "runs",
+        out=tmp_path / "results",
+        device="cpu",
+        train=False,
+    )

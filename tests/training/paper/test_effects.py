@@ -1,0 +1,76 @@
+"""Claims about the paragraph on contexts: it says what the items say, and no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from metavae_training.paper.effects import Condition, balanced_seed_means, effect, paragraph
+from metavae_training.paper.methods import models
+
+from .made import an_item
+
+RIGHT, OTHER, ONE = Condition("own", 100), Condition("other", 100), Condition("own", 1)
+FAMILIES = ["digits-rotation", "digits-skew"]
+
+
+def items_of(model, accuracies, condition):
+    """Items of every family, one per seed."""
+    return [
+        an_item(
+            model=model,
+            seed=seed,
+            family=family,
+            accuracy=accuracy,
+            context=condition.context,
+            context_size=condition.size,
+        )
+        for seed, accuracy in enumerate(accuracies)
+        for family in FAMILIES
+    ]
+
+
+def told(items):
+    wrong = {OTHER: "another distribution's"}
+    return paragraph(items, models(["metavae", "vhe"]), FAMILIES, RIGHT, wrong, [ONE, RIGHT])
+
+
+def test_a_loss_that_every_seed_has_is_told_as_one():
+    items = [
+        *items_of("metavae", [0.90, 0.80, 0.70], RIGHT),
+        *items_of("metavae", [0.80, 0.70, 0.60], OTHER),
+        *items_of("metavae", [0.90, 0.80, 0.70], ONE),
+        *items_of("vhe", [0.50, 0.60, 0.70], RIGHT),
+        *items_of("vhe", [0.60, 0.50, 0.71], OTHER),
+    ]
+    text = told(items)
+    assert "A wrong context costs accuracy for MetaVAE." in text
+    assert "No loss by a wrong context is shown for VHE." in text
+    assert "MetaVAE has an accuracy of 0.800" in text
+    assert "changes by -0.100 ± 0.000 with another distribution's" in text
+    assert "From 1 to 100 right images it changes by +0.000 ± 0.000" in text
+    assert text.count("not measured") == 1  # the one image of VHE
+
+
+def test_one_seed_shows_no_loss():
+    text = told([*items_of("vhe", [0.5], RIGHT), *items_of("vhe", [0.1], OTHER)])
+    assert "No loss by a wrong context is shown for VHE." in text
+    assert "-0.400 (one seed)" in text
+
+
+def test_nothing_measured_is_nothing_said():
+    assert told([]) == ""
+
+
+def test_families_count_the_same_and_seeds_without_all_of_them_are_left_out():
+    many = [an_item(family="digits-rotation", value=float(v), accuracy=1.0) for v in range(9)]
+    one = an_item(family="digits-skew", accuracy=0.0)
+    partial = an_item(family="digits-skew", accuracy=0.0, seed=1)
+    assert balanced_seed_means([*many, one, partial], FAMILIES) == {0: 0.5}
+
+
+def test_effects_are_paired_by_seed():
+    change = effect({0: 0.1, 1: 0.9, 2: 0.5}, {0: 0.2, 1: 1.0, 3: 0.0})
+    assert change is not None
+    assert (change.mean, change.n) == (pytest.approx(0.1), 2)
+    assert change.half_width == pytest.approx(0, abs=1e-9)
+    assert effect({0: 0.1}, {1: 0.1}) is None

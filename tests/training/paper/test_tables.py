@@ -1,0 +1,116 @@
+"""Claims about tables and figures: they say what the items say, and what is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from metavae_training.paper import cells as cells_module
+from metavae_training.paper.ceiling import ceiling_cells
+from metavae_training.paper.collect import floor_cells, model_cells
+from metavae_training.paper.distances import transformed_values
+from metavae_training.paper.figure7 import figure7
+from metavae_training.paper.report import publish
+from metavae_training.paper.results import Results
+from metavae_training.paper.study import Study
+from metavae_training.paper.table1 import distance_cells, distance_protocol, table1
+from metavae_training.paper.table2 import table2
+from metavae_zoo.families import family
+
+from .made import an_item
+from .probed import items_of
+
+
+@pytest.fixture
+def filled(study: Study) -> Study:
+    """A study whose every number is known but the ceiling's; no run of it exists."""
+    results = Results(study.out, study.name, cells_module.probe_protocol(study))
+    for cell in [*model_cells(study), *floor_cells(study)]:
+        results.add(items_of(study, cell))
+    return study
+
+
+def test_the_table_comes_from_the_results_when_the_runs_are_gone(filled):
+    text = publish(filled, table2(filled))
+    rows = {
+        row.split("|")[1].strip(): row.split("|")[2:-1] for row in text.splitlines() if "|" in row
+    }
+    cells = {label: [cell.strip() for cell in row] for label, row in rows.items()}
+    # Three seeds of .90, .91, .92: t(2) = 4.303, s = .01.
+    assert cells["MetaVAE"] == ["3", "0.910 ± 0.025", "0.885", "0.910 ± 0.025", "0.844"]
+    assert cells["VHE"] == ["3", "0.910 ± 0.025", "0.793", "0.910 ± 0.025", "0.602"]
+    assert cells["PCA-40"] == ["", "0.900", "", "0.900", ""]
+    assert cells["random projection"][1] == "0.910 ± 0.025"
+    for suffix in ("json", "md", "png", "svg"):
+        assert (filled.out / f"table2.{suffix}").stat().st_size > 500
+
+
+def test_what_is_not_trained_is_left_out_and_named(filled):
+    wider = dataclasses.replace(filled, models=("metavae", "vae", "vhe"), seeds=4)
+    report = table2(wider)
+    assert report.failed == []
+    *_, left_out = report.sections
+    assert "metavae-mnist-rotation-contiguous (seed 3)" in left_out
+    assert "floors of mnist-skew contiguous (seed 3)" in left_out
+    assert "vae-mnist-skew-contiguous (seeds 0, 1, 2, 3)" in left_out
+    assert "supervised CNN on mnist-rotation (seeds 0, 1, 2, 3)" in left_out
+    assert "VAE" not in report.sections[0].replace("MetaVAE", "")
+
+
+def test_a_ceiling_that_lacks_values_of_a_split_is_not_shown_for_it(filled):
+    results = Results(filled.out, "table2", cells_module.probe_protocol(filled))
+    for cell in ceiling_cells(filled):
+        made = filled.made_by(cell.family, dataclasses.asdict(cell.settings))
+        where = {"family": cell.family, "split": "", "value": cell.value, "seed": cell.seed}
+        results.add([an_item(kind="ceiling", model="cnn", accuracy=0.99, **where, **made)])
+    splits = ("contiguous", "interleaved", "sparse")
+    report = figure7(dataclasses.replace(filled, experiment="figure7", splits=splits))
+    contiguous, interleaved, sparse, *_ = report.sections
+    assert contiguous.count("0.990 ± 0.000") == 2
+    assert "0.99" not in interleaved + sparse
+
+
+def test_two_drawings_of_the_same_items_are_the_same_bytes(filled):
+    def pictures() -> list[bytes]:
+        publish(filled, table2(filled))
+        return [(filled.out / f"table2.{suffix}").read_bytes() for suffix in ("png", "svg")]
+
+    assert pictures() == pictures()
+
+
+def test_table_1_has_both_measures_and_the_papers_beside_them(study):
+    families = ("mnist-rotation", "mnist-scale", "mnist-skew")
+    wider = dataclasses.replace(
+        study, experiment="table1", families=families, splits=("interleaved",)
+    )
+    results = Results(wider.out, "table1", distance_protocol(wider))
+    for cell in distance_cells(wider):
+        if cell.recipe.model == "vhe" and cell.seed:
+            continue  # VHE has one seed
+        made = wider.made_by(cell.recipe.family, cell.recipe)
+        results.add(
+            an_item(
+                kind="distance",
+                model=cell.recipe.model,
+                family=cell.recipe.family,
+                split="interleaved",
+                seed=cell.seed,
+                varied=cell.varied,
+                value=value,
+                draw=draw,
+                accuracy=None,
+                distance=4.0 + cell.seed,
+                spread=2.0,
+                **made,
+            )
+            for value in transformed_values(family(cell.varied))
+            for draw in range(wider.draws)
+        )
+    raw, relative, *_, left_out = table1(wider).sections
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in raw.splitlines()]
+    assert ["MetaVAE", "mnist-scale", *["5.00 ± 2.48"] * 3] in rows
+    assert ["paper", "mnist-scale", "5.44", "2.16", "4.92"] in rows
+    assert ["VHE", "mnist-skew", *["4.00"] * 3] in rows
+    assert relative.count("2.50 ± 1.24") == 9
+    assert "vhe-mnist-skew-interleaved (seeds 1, 2)" in left_out

@@ -110,6 +110,15 @@ class FloorCell(Cell):
         return self.study.job(self.recipe.changed({"epochs": 0}), self.seed)
 
     @property
+    def _initialisation(self) -> dict[str, Any]:
+        """What an untrained encoder depends on: nothing of how the recipe trains."""
+        fields = self.recipe.to_dict()
+        return {
+            name: fields[name]
+            for name in ("model", "family", "split", "model_settings", "train_values")
+        }
+
+    @property
     def _names(self) -> tuple[str, ...]:
         return (PROJECTION,) if self.seed else (*SEEDLESS_FLOORS, PROJECTION)
 
@@ -126,7 +135,7 @@ class FloorCell(Cell):
         family_name, values = self.recipe.family, held_out(self.recipe)
         items: list[Item] = []
         for name in (*self._names, UNTRAINED):
-            settings = self.job.recipe if name == UNTRAINED else None
+            settings = self._initialisation if name == UNTRAINED else None
             here = complete(
                 results.select(
                     kind="floor",
@@ -148,8 +157,9 @@ class FloorCell(Cell):
         """Probe the untrained encoder by the client's command, with the floors beside it."""
         found = probe(self.study, self.job, "own", CONTEXT_SIZE, floors=self._names, seed=self.seed)
         untrained = model_items(self.study, self.job, found, "own", CONTEXT_SIZE)
-        named = {"kind": "floor", "model": UNTRAINED}
-        return [item.model_copy(update=named) for item in untrained] + [
+        made = self.study.made_by(self.recipe.family, self._initialisation)
+        as_floor = {"kind": "floor", "model": UNTRAINED, **made}
+        return [item.model_copy(update=as_floor) for item in untrained] + [
             Item(
                 kind="floor",
                 model=name,

@@ -71,14 +71,14 @@ def _cells(study: Study) -> Iterator[ModelCell]:
 
 
 def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> str:
-    labels = {RIGHT: f"{CONTEXT_SIZE} images of its own distribution", **WRONG}
+    labels = {RIGHT: "its own distribution's", **WRONG}
     rows = []
     for method in methods:
         for condition, label in labels.items():
             here = of_condition(method.of(items), condition)
             by_family = [[item for item in here if item.family == family] for family in families]
             rows.append([method.label, label, *(with_interval(over_seeds(f)) for f in by_family)])
-    return markdown_table(["", "context", *families], rows)
+    return markdown_table(["", f"context of {CONTEXT_SIZE}", *families], rows)
 
 
 def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study) -> str:

@@ -67,15 +67,15 @@ def paragraph(
         matters[method.label] = any(_is_loss(change) for change in changes.values())
         growth = effect(means[sizes[0]], means[sizes[-1]])
         said.append(
-            f"With {right.size} images of the right distribution {method.label} has an accuracy of"
-            f" {np.mean(list(means[right].values())):.3f} (mean over {', '.join(families)}); that"
-            f" changes {_listed(changes)}. From {sizes[0].size} to {sizes[-1].size} right images it"
-            f" changes by {_words(growth)}."
+            f"- {method.label} has an accuracy of {np.mean(list(means[right].values())):.3f} with"
+            f" {right.size} right images; that changes {_listed(changes)}. From {sizes[0].size} to"
+            f" {sizes[-1].size} right images it changes by {_words(growth)}."
         )
-    return " ".join([*_verdict(matters), *said, _HOW]) if said else ""
-
-
-_HOW = "Changes are paired by training seed; ± is their 95% interval over seeds."
+    how = (
+        f"Means over {', '.join(families)}; changes are paired by training seed, ± is their 95%"
+        " interval over seeds."
+    )
+    return "\n".join([" ".join([*_verdict(matters), how]), "", *said]) if said else ""
 
 
 def _verdict(matters: Mapping[str, bool]) -> list[str]:

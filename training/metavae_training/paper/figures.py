@@ -79,7 +79,7 @@ def draw_points(axes: Axes, method: Method, intervals: Mapping[float, Interval])
     axes.errorbar(
         list(intervals),
         [one.mean for one in intervals.values()],
-        yerr=[one.half_width or 0 for one in intervals.values()],
+        yerr=[one.half_width or 0 for one in intervals.values()],  # no bar of one seed alone
         color=method.colour,
         marker=method.marker,
         markersize=4.5,

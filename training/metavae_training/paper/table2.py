@@ -58,11 +58,11 @@ def accuracy_table(
 
 def protocol_note(study: Study, *, ceiling: bool = True) -> str:
     """What the accuracies are of."""
-    train, test = study.sizes["train_size"], study.sizes["test_size"]
     return (
-        "Accuracy of a logistic regression on the embeddings of each held-out value's"
-        f" {train} training images, on those of its {test} test images; mean over the held-out"
-        f" values and {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
+        f"Accuracy of a logistic regression that is fitted on the embeddings of"
+        f" {study.train_size or 'all'} training images at each held-out value, and tested on those"
+        f" of {study.test_size or 'all'} test images there; mean over the held-out values and"
+        f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
         " A context is of the same distribution and part, and serves all images of a draw. ±: 95%"
         " interval over training seeds (Student's t)."
     ) + (" The supervised CNN is taught with the labels of each held-out value itself." * ceiling)
@@ -106,7 +106,7 @@ def _mark(axes: Axes, row: int, method: Method, items: Sequence[Item], paper: fl
         axes.errorbar(
             ours.mean,
             row,
-            xerr=ours.half_width or 0,
+            xerr=ours.half_width,
             color=method.colour,
             marker="s" if method.kind == "ceiling" else "o",
             fillstyle="full" if method.kind == "model" else "none",
@@ -114,4 +114,4 @@ def _mark(axes: Axes, row: int, method: Method, items: Sequence[Item], paper: fl
             capsize=2.5,
         )
     if paper:
-        axes.plot(paper, row, marker="d", color="black", fillstyle="none", markersize=6)
+        axes.plot(paper, row, marker="d", color="black", fillstyle="none", markersize=6, zorder=5)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metavae_zoo.errors import BadBundle
 
-SCHEMA = 1
+SCHEMA = 2
+Weights = Literal["fp32", "fp16", "int8"]
+
 RESTORE = (
     "Delete its folder; a model that ships is found again then, another comes with"
     " `metavae-zoo pull NAME`"
@@ -71,7 +73,8 @@ class ModelCard(_Frozen):
     """Everything that is known of a model; see DESIGN for who reads what.
 
     `image_shape` is (channels, height, width), `feature_dim` the width of a context summary (0
-    for a model that takes no context), `latent_dim` the width of an embedding. `files` maps the
+    for a model that takes no context), `latent_dim` the width of an embedding. `weights` is how
+    the graphs store matrices; `results` are of the model as it is stored. `files` maps the
     bundle's other files to their sha256.
     """
 
@@ -86,6 +89,7 @@ class ModelCard(_Frozen):
     feature_dim: int = Field(ge=0)
     latent_dim: int = Field(ge=1)
     parameters: dict[str, int]
+    weights: Weights = "fp32"
     recipe: dict[str, Any]
     seed: int
     epochs_trained: int

@@ -15,9 +15,10 @@ from metavae_training.checkpoint import Checkpoint
 from metavae_training.embedder import TorchEmbedder
 from metavae_training.fit import build_model
 from metavae_training.models import Model
+from metavae_training.storage import round_weights, store_weights
 from metavae_zoo import __version__
 from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle, write_bundle
-from metavae_zoo.card import ModelCard
+from metavae_zoo.card import ModelCard, Weights
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.families import family
 
@@ -37,14 +38,18 @@ class _Summarize(nn.Module):
 
 
 class _Encode(nn.Module):
-    """uint8 images [N, C, H, W] and a pooled summary per row -> mean, log-variance [N, latent]."""
+    """uint8 images [N, C, H, W] and a pooled summary per row -> mean, log-variance [N, latent].
+
+    A model without a context takes images only.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, summary: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.model.posterior(_scaled(images), summary)
+    def forward(self, images: Tensor, summary: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = _scaled(images)
+        posterior = self.model.posterior(x, x[..., :0] if summary is None else summary)
         return posterior.mean, posterior.log_variance
 
 
@@ -65,19 +70,26 @@ def model_of(checkpoint: Checkpoint) -> Model:
     return model.eval()
 
 
-def export(checkpoint: Checkpoint, out: Path, *, data_root: Path | None = None) -> Bundle:
+def export(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    weights: Weights = "fp16",
+    data_root: Path | None = None,
+) -> Bundle:
     """Write the bundle of a checkpoint's best weights to the folder `out`.
 
-    The golden outputs are torch's. The bundle is loaded on ONNX Runtime and compared with them
-    before it takes its place, as it is again whenever it is loaded to serve; raises BadBundle
-    where they differ by more than 1e-5.
+    `weights` says how the graphs store their matrices, see `storage`. The golden outputs are
+    torch's, of the weights as they are stored. The bundle is loaded on ONNX Runtime and compared
+    with them before it takes its place, as it is again whenever it is loaded to serve; raises
+    BadBundle where they differ by more than 1e-5.
     """
     model = model_of(checkpoint)
-    card = card_of(checkpoint, model)
-    graphs = {
-        SUMMARIZE: _graph(_Summarize(model), card, ["features"]),
-        ENCODE: _graph(_Encode(model), card, ["mean", "log_variance"]),
-    }
+    round_weights(model, weights)
+    card = card_of(checkpoint, model, weights)
+    graphs = {ENCODE: _graph(_Encode(model), card, ["mean", "log_variance"])}
+    if card.needs_context:
+        graphs[SUMMARIZE] = _graph(_Summarize(model), card, ["features"])
     return write_bundle(
         out,
         card,
@@ -86,7 +98,7 @@ def export(checkpoint: Checkpoint, out: Path, *, data_root: Path | None = None) 
     )
 
 
-def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
+def card_of(checkpoint: Checkpoint, model: Model, weights: Weights = "fp32") -> ModelCard:
     """The card of a checkpoint, without its files' hashes and measured results."""
     recipe = checkpoint.recipe
     source = family(recipe.family)
@@ -102,8 +114,11 @@ def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
         feature_dim=model.feature_dim,
         latent_dim=model.latent_dim,
         parameters={
-            name: sum(p.numel() for p in part.parameters()) for name, part in model.parts().items()
+            name: count
+            for name, part in model.parts().items()
+            if (count := sum(p.numel() for p in part.parameters()))
         },
+        weights=weights,
         recipe=recipe.to_dict(),
         seed=checkpoint.seed,
         epochs_trained=checkpoint.best_epoch,
@@ -126,7 +141,7 @@ def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
     rows = torch.export.Dim("rows", min=1)
     inputs: tuple[Tensor, ...] = (images,)
     names = ["images"]
-    if isinstance(module, _Encode):
+    if isinstance(module, _Encode) and card.needs_context:
         inputs += (torch.zeros(2, card.feature_dim),)
         names += ["summary"]
     with warnings.catch_warnings():
@@ -143,7 +158,9 @@ def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
             verbose=False,
         )
     assert program is not None  # noqa: S101 - None only when a file is written
-    return program.model_proto.SerializeToString()
+    proto = program.model_proto
+    store_weights(proto.graph, card.weights)
+    return proto.SerializeToString()
 
 
 def _golden(
@@ -154,12 +171,11 @@ def _golden(
     context = np.ascontiguousarray(images[:_GOLDEN_CONTEXT])
     queries = np.ascontiguousarray(images[_GOLDEN_CONTEXT : _GOLDEN_CONTEXT + _GOLDEN_QUERIES])
     embedder = TorchEmbedder(model, card)
-    summary = embedder.summarize(context)
+    summary = embedder.summarize(context) if card.needs_context else None
     embeddings = embedder.embed(queries, summary)
-    return {
-        "context": context,
+    golden = {
         "queries": queries,
-        "summary": summary.mean,
         "mean": embeddings.mean,
         "log_variance": embeddings.log_variance,
     }
+    return golden if summary is None else golden | {"context": context, "summary": summary.mean}

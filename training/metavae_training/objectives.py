@@ -57,6 +57,14 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     return -binary_cross_entropy_with_logits(logits.float(), x, reduction="none").sum(-1)
 
 
+def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log density of features under independent Gaussians, in nats per image: [...].
+
+    x, mean: [..., feature]; log_variance is broadcast against them.
+    """
+    return DiagonalGaussian(mean.float(), log_variance.expand(x.shape)).log_density(x)
+
+
 @dataclass(frozen=True)
 class Elbo:
     """The terms of an evidence lower bound, in nats: [...], one per image (Eq. 11, Eq. 13).

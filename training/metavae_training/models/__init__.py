@@ -6,6 +6,8 @@ from metavae_training.models.neural_statistician import NeuralStatistician
 from metavae_training.models.vae import VAE
 from metavae_training.models.vampprior import VampPriorVHE
 from metavae_training.models.vhe import VariationalHomoencoder
+from metavae_training.models.wavelet_metavae import WaveletMetaVAE
+from metavae_training.models.wavelet_pca import WaveletPCA
 
 MODELS: dict[str, type[Model]] = {
     "metavae": MetaVAE,
@@ -14,6 +16,8 @@ MODELS: dict[str, type[Model]] = {
     "neural-statistician": NeuralStatistician,
     "vhe": VariationalHomoencoder,
     "vhe-vampprior": VampPriorVHE,
+    "wavelet-pca": WaveletPCA,
+    "wavelet-metavae": WaveletMetaVAE,
 }
 
 __all__ = [
@@ -25,4 +29,6 @@ __all__ = [
     "NeuralStatistician",
     "VampPriorVHE",
     "VariationalHomoencoder",
+    "WaveletMetaVAE",
+    "WaveletPCA",
 ]

@@ -1,0 +1,133 @@
+"""MetaVAE on wavelet features, trained to look through small distortions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metavae_training.distortion import distorted
+from metavae_training.models.base import Batch, Model
+from metavae_training.networks import AggregationNetwork, ParallelDecoder, relu_mlp
+from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
+from metavae_training.wavelets import WaveletTransform
+
+_CHUNK = 1000  # images: bounds the memory of their features
+_FITTED_IMAGES = 100_000  # that the linear path is started from, of all distributions together
+_RIDGE = 1.0  # times the mean variance of a feature
+
+
+class WaveletMetaVAE(Model):
+    """MetaVAE on fixed wavelet features, with a linear path beside the networks.
+
+    The encoder sees a distorted image and its decoders explain the wavelet features of the image
+    itself (the denoising bound of Im et al., AAAI 2017, under the MetaELBO, Eq. 11), so that a
+    code spends none of its numbers on what a small distortion changes, nor on pixel detail.
+
+    The linear path starts from the canonical correlations of two distortions of one image, and
+    the networks, which see the image beside the pooled context, from zero.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        *,
+        distributions: int,
+        pixels: int,
+        latent_dim: int = 40,
+        hidden: int = 200,
+        scales: int = 3,
+        orientations: int = 8,
+    ) -> None:
+        super().__init__()
+        self.feature_dim = hidden
+        self.latent_dim = latent_dim
+        self.wavelets = WaveletTransform(
+            pixels, scales=scales, orientations=orientations, compress=True
+        )
+        size = self.wavelets.features
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(()))
+        self.linear_path = nn.Linear(size, latent_dim)
+        self.log_variance = nn.Parameter(torch.zeros(latent_dim))
+        self.summary_network = relu_mlp([size, hidden, hidden])
+        self.aggregation_network = AggregationNetwork(size, hidden, hidden, latent_dim)
+        nn.init.zeros_(self.aggregation_network.out.weight)
+        nn.init.zeros_(self.aggregation_network.out.bias)
+        self.decoders = ParallelDecoder(distributions, [latent_dim, hidden, hidden, size])
+        self.log_noise = nn.Parameter(torch.zeros(size))
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Standardise, and fit the linear path to two distortions of each image; see `Model`."""
+        generator = torch.Generator(images.device).manual_seed(0)
+        count = max(1, min(images.shape[1], _FITTED_IMAGES // len(images)))
+        chunks = images[:, :count].flatten(0, 1).split(_CHUNK)
+        views = [[self._distorted_features(chunk, generator) for chunk in chunks] for _ in "ab"]
+        one, other = (torch.cat(view).double() for view in views)
+        mean = (one.mean(0) + other.mean(0)) / 2
+        one, other = one - mean, other - mean
+        total = (one.T @ one + other.T @ other) / (2 * len(one))
+        shared = one.T @ other / len(one)
+        variance = total.diagonal()
+        self.mean.copy_(mean)
+        self.scale.copy_(variance.mean().rsqrt())
+        self.log_noise.copy_((variance * self.scale.square()).clamp(min=1e-3).log())
+
+        weight, correlation = canonical_directions(total, (shared + shared.T) / 2, self.latent_dim)
+        # A code that explains the share `correlation` of its unit variance leaves the rest open.
+        self.linear_path.weight.copy_((weight * correlation.sqrt()).T / self.scale)
+        self.linear_path.bias.zero_()
+        self.log_variance.copy_((1 - correlation).log())
+
+    def features(self, x: Tensor) -> Tensor:
+        """Per-image features h(x), see `Model`."""
+        return self.summary_network(self._standardised(x))
+
+    def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
+        """q(z | D, x), see `Model`."""
+        seen = self._standardised(x)
+        networks = self.aggregation_network(seen, summary)
+        return DiagonalGaussian(
+            self.linear_path(seen).float() + networks.mean,
+            self.log_variance + networks.log_variance,
+        )
+
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The denoising MetaELBO's inner terms, [distribution, set, query].
+
+        The density is of the standardised wavelet features, in nats per image.
+        """
+        x = batch.queries
+        target = self._standardised(x)
+        summary = self.features(batch.contexts).mean(dim=-2, keepdim=True)
+        posterior = self.posterior(distorted(x, self.wavelets.side, generator), summary)
+        decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(target.shape)
+        log_likelihood = gaussian_log_likelihood(target, decoded, self.log_noise)
+        return Elbo(log_likelihood, posterior.kl_to_standard_normal())
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        return (self.wavelets(x) - self.mean) * self.scale
+
+    def _distorted_features(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return self.wavelets(distorted(images.float() / 255, self.wavelets.side, generator))
+
+
+def canonical_directions(total: Tensor, shared: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Directions [feature, count] of unit variance whose two views correlate the most.
+
+    total: covariance of a view, shared: of one view with the other, [feature, feature]. Returns
+    the directions and their correlations [count], ascending; a ridge keeps directions of little
+    variance from being chosen for what is noise.
+    """
+    size = len(total)
+    ridge = _RIDGE * total.diagonal().mean()
+    lower = torch.linalg.cholesky(total + ridge * torch.eye(size, dtype=total.dtype).to(total))
+    whitened = torch.linalg.solve_triangular(lower, shared, upper=False)
+    whitened = torch.linalg.solve_triangular(lower, whitened.T, upper=False)
+    _, vectors = torch.linalg.eigh((whitened + whitened.T) / 2)
+    directions = torch.linalg.solve_triangular(lower.T, vectors[:, -count:], upper=True)
+    directions = directions / (directions * (total @ directions)).sum(0).sqrt()
+    correlation = (directions * (shared @ directions)).sum(0)
+    return directions, correlation.clamp(1e-3, 1 - 1e-3)

@@ -1,0 +1,88 @@
+"""Wavelet-PCA: probabilistic PCA of fixed wavelet features, in closed form, with no context."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metavae_training.models.base import Batch, Model
+from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
+from metavae_training.wavelets import WaveletTransform
+
+_CHUNK = 1000  # images: bounds the memory of their features
+
+
+class WaveletPCA(Model):
+    """Probabilistic PCA of fixed wavelet features: no context, nothing trained by gradients.
+
+    Tipping and Bishop (1999): features = mean + W z + noise; with W, the noise and the mean at
+    their maximum likelihood the posterior of z has independent components and its mean is the
+    principal components, each scaled to about unit variance.
+    """
+
+    feature_dim = 0
+
+    def __init__(
+        self,
+        *,
+        distributions: int,
+        pixels: int,
+        latent_dim: int = 40,
+        scales: int = 2,
+        orientations: int = 8,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.wavelets = WaveletTransform(pixels, scales=scales, orientations=orientations)
+        self.encoder = nn.Linear(self.wavelets.features, latent_dim)
+        self.decoder = nn.Linear(latent_dim, self.wavelets.features)
+        self.log_variance = nn.Parameter(torch.zeros(latent_dim))  # of the posterior
+        self.log_noise = nn.Parameter(torch.zeros(()))
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Fit by maximum likelihood, all distributions together, see `Model`."""
+        mean, covariance = feature_moments(self.wavelets, images.flatten(0, 1))
+        values, vectors = torch.linalg.eigh(covariance)  # ascending
+        kept, axes = values[-self.latent_dim :], vectors[:, -self.latent_dim :]
+        noise = values[: -self.latent_dim].mean()
+        loading = axes * (kept - noise).sqrt()
+        self.encoder.weight.copy_((loading / kept).T)
+        self.encoder.bias.copy_(-(loading / kept).T @ mean)
+        self.decoder.weight.copy_(loading)
+        self.decoder.bias.copy_(mean)
+        self.log_variance.copy_((noise / kept).log())
+        self.log_noise.copy_(noise.log())
+
+    def features(self, x: Tensor) -> Tensor:
+        """No features, see `Model`."""
+        return x[..., :0]
+
+    def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
+        """q(z | x), see `Model`."""
+        return self._posterior(self.wavelets(x))
+
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The bound on the log density of each query's wavelet features, in nats per image."""
+        target = self.wavelets(batch.queries)
+        posterior = self._posterior(target)
+        decoded = self.decoder(posterior.draw(generator))
+        log_likelihood = gaussian_log_likelihood(target, decoded, self.log_noise)
+        return Elbo(log_likelihood, posterior.kl_to_standard_normal())
+
+    def _posterior(self, features: Tensor) -> DiagonalGaussian:
+        mean = self.encoder(features)
+        return DiagonalGaussian(mean, torch.zeros_like(mean) + self.log_variance)
+
+
+def feature_moments(wavelets: WaveletTransform, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [feature] and covariance [feature, feature] of uint8 images [image, pixel]; float64."""
+    size = wavelets.features
+    total = torch.zeros(size, dtype=torch.float64, device=images.device)
+    products = torch.zeros(size, size, dtype=torch.float64, device=images.device)
+    for chunk in images.split(_CHUNK):
+        features = wavelets(chunk.float() / 255)
+        total += features.sum(0)
+        products += features.T @ features  # float32 products of 1,000 rows, summed in float64
+    mean = total / len(images)
+    return mean, products / len(images) - torch.outer(mean, mean)

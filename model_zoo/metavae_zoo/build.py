@@ -5,32 +5,42 @@ The zoo knows neither training nor client, so it calls their commands.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from metavae_zoo.bundle import Bundle, copy_bundle, open_bundle
-from metavae_zoo.card import ProbeRecord, Results, SeedRecord
-from metavae_zoo.commands import run_command
-from metavae_zoo.errors import UnknownName
+from metavae_zoo.card import ModelCard, ProbeRecord, Results, SeedRecord
+from metavae_zoo.commands import probe_command, run_command
+from metavae_zoo.errors import BadBundle, UnknownName
 from metavae_zoo.places import user_bundles
 from metavae_zoo.statistics import confidence_interval
 
+CONTEXT_SIZE = 100  # images of a context in the probes on cards
 
-def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -> Bundle:
+
+def build(
+    name: str, *, seeds: int, contexts: int, device: str, runs: Path, out: Path | None
+) -> Bundle:
     """Train `name` with seeds 0 to seeds - 1, and install the best with its results on the card.
 
     The best is the one with the highest validation ELBO, on held-out *images* of *training*
-    values. Every seed is probed on all held-out values with all training and test images. Runs
-    under `runs` that were interrupted go on; finished ones are not repeated. Raises UnknownName
-    for a model without a recipe, CommandFailed where a command fails.
+    values. Every seed is probed on all held-out values with all training and test images and
+    `contexts` draws of a context. Runs under `runs` that were interrupted go on; neither finished
+    ones nor finished probes are repeated. Raises UnknownName for a model without a recipe,
+    CommandFailed where a command fails.
     """
     recipes = [recipe["name"] for recipe in run_command("metavae-train", "list", "--json")]
     if name not in recipes:
         raise UnknownName("recipe", name, recipes, "`metavae-train list` shows all")
     trained = [_train(name, seed, device, runs) for seed in range(seeds)]
     shipped = max(trained, key=lambda bundle: bundle.card.validation_elbo)
-    # The floors depend on neither seed nor model: they are measured once.
-    probes = [_probe(bundle, floors=bundle is shipped) for bundle in trained]
+    options = ("--seed", 0, "--contexts", contexts, "--context-size", CONTEXT_SIZE)
+    probes = [
+        ProbeRecord.model_validate(probe_command(bundle, *options, "--no-floors")["record"])
+        for bundle in trained
+    ]
     record = probes[trained.index(shipped)]
+    record = record.model_copy(update={"floors": _floors(shipped, record, out or user_bundles())})
     results = Results(
         probe=record,
         seeds=[
@@ -44,7 +54,7 @@ def build(name: str, *, seeds: int, device: str, runs: Path, out: Path | None) -
         accuracy_over_seeds=confidence_interval([probe.accuracy.mean for probe in probes]),
         shipped_seed=shipped.card.seed,
         chosen_by="highest validation ELBO; no held-out value is used",
-        commands=[f"metavae-zoo build {name} --seeds {seeds}"],
+        commands=[f"metavae-zoo build {name} --seeds {seeds} --contexts {contexts}"],
     )
     card = shipped.card.model_copy(update={"results": results})
     return copy_bundle(shipped, (out or user_bundles()) / name, card=card)
@@ -58,11 +68,24 @@ def _train(name: str, seed: int, device: str, runs: Path) -> Bundle:
     return open_bundle(run / name)
 
 
-def _probe(bundle: Bundle, *, floors: bool) -> ProbeRecord:
-    card = bundle.card
-    arguments = ["--model", card.name, "--family", card.family, "--split", card.split]
-    arguments += [] if floors else ["--no-floors"]
-    found = run_command(
-        "metavae-client", "probe", "--in-process", "--json", *arguments, zoo=bundle.path.parent
-    )
-    return ProbeRecord.model_validate(found["record"])
+def _floors(shipped: Bundle, record: ProbeRecord, out: Path) -> dict[str, float]:
+    """Floors of the record's protocol, which depend on neither seed nor model.
+
+    Those of another model of the same family, split and sizes that was built into `out` are
+    taken from its card.
+    """
+    for folder in sorted(out.glob("*/")):
+        with suppress(BadBundle):
+            card = open_bundle(folder).card
+            if card.results and _same_floors(card, card.results.probe, shipped.card, record):
+                return card.results.probe.floors
+    found = probe_command(shipped, "--seed", record.seed, "--contexts", 1)
+    return ProbeRecord.model_validate(found["record"]).floors
+
+
+def _same_floors(
+    card: ModelCard, record: ProbeRecord, other_card: ModelCard, other: ProbeRecord
+) -> bool:
+    cards = [(one.family, one.split, one.data_sha256, one.latent_dim) for one in (card, other_card)]
+    records = [(one.seed, one.train_size, one.test_size) for one in (record, other)]
+    return bool(record.floors) and cards[0] == cards[1] and records[0] == records[1]

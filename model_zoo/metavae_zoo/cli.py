@@ -106,6 +106,13 @@ def verify(names: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
 @click.option(
+    "--contexts",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Context draws that each run is probed with.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
@@ -124,7 +131,7 @@ def verify(names: tuple[str, ...]) -> None:
     type=click.Path(path_type=Path),
     help="Folder that takes the bundle [default: the user's zoo].",
 )
-def build(name: str, seeds: int, device: str, runs: Path, out: Path | None) -> None:
+def build(name: str, seeds: int, contexts: int, device: str, runs: Path, out: Path | None) -> None:
     """Train, export and measure model NAME, and put the results on its card.
 
     Trains the recipe of this name with several seeds, keeps the one with the best validation ELBO
@@ -132,7 +139,7 @@ def build(name: str, seeds: int, device: str, runs: Path, out: Path | None) -> N
     """
     from metavae_zoo.build import build as build_model
 
-    bundle = build_model(name, seeds=seeds, device=device, runs=runs, out=out)
+    bundle = build_model(name, seeds=seeds, contexts=contexts, device=device, runs=runs, out=out)
     click.echo(_page(bundle))
 
 

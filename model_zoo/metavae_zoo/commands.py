@@ -6,6 +6,7 @@ of another, it asks the command that users have, and reads the JSON that it prin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+from metavae_zoo.bundle import Bundle
 from metavae_zoo.errors import MetavaeError
 
 
@@ -30,6 +32,26 @@ def program_path(program: str) -> Path:
     if not path.is_file():
         raise CommandFailed(f"{program} is not installed", hint="`pip install 'metavae[all]'`")
     return path
+
+
+def probe_command(bundle: Bundle, *words: object) -> Any:
+    """What `metavae-client probe` finds of a bundle; kept beside it, and not measured twice.
+
+    `words` are the probe's options, but for the model and the family and split that it is of.
+    """
+    card = bundle.card
+    words = ("--model", card.name, "--family", card.family, "--split", card.split, *words)
+    options = json.dumps([card.digest, *map(str, words)])
+    kept = bundle.path.parent / "probes" / f"{hashlib.sha256(options.encode()).hexdigest()}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    zoo = bundle.path.parent
+    found = run_command("metavae-client", "probe", "--in-process", "--json", *words, zoo=zoo)
+    kept.parent.mkdir(exist_ok=True)
+    scratch = kept.with_suffix(".part")
+    scratch.write_text(json.dumps(found))
+    os.replace(scratch, kept)
+    return found
 
 
 def run_command(*words: object, zoo: Path | None = None) -> Any:

@@ -74,12 +74,18 @@ class FakeCommands:
 def commands(bundle, monkeypatch) -> FakeCommands:
     fake = FakeCommands(bundle.path)
     monkeypatch.setattr(building, "run_command", fake)
+    monkeypatch.setattr(commands_module, "run_command", fake)
     return fake
 
 
 def test_the_best_validation_elbo_ships_whatever_it_scores(commands, bundle, tmp_path):
     built = building.build(
-        bundle.card.name, seeds=3, device="cpu", runs=tmp_path / "runs", out=tmp_path / "zoo"
+        bundle.card.name,
+        seeds=3,
+        contexts=5,
+        device="cpu",
+        runs=tmp_path / "runs",
+        out=tmp_path / "zoo",
     )
     assert built.path == tmp_path / "zoo" / bundle.card.name
     results = built.card.results
@@ -91,17 +97,52 @@ def test_the_best_validation_elbo_ships_whatever_it_scores(commands, bundle, tmp
     assert results.accuracy_over_seeds.half_width == pytest.approx(4.303 * 0.05 / 3**0.5, rel=1e-3)
 
 
-def test_every_seed_is_probed_and_only_the_shipped_one_has_floors(commands, bundle, tmp_path):
-    building.build(bundle.card.name, seeds=3, device="cpu", runs=tmp_path, out=tmp_path / "zoo")
+def build(name: str, folder: Path, seeds: int = 1):
+    return building.build(
+        name,
+        seeds=seeds,
+        contexts=5,
+        device="cpu",
+        runs=folder / "runs",
+        out=folder / "zoo",
+    )
+
+
+def test_every_seed_is_probed_and_floors_are_measured_once(commands, bundle, tmp_path):
+    build(bundle.card.name, tmp_path, seeds=3)
     probes = [line for line in commands.lines if line[1] == "probe"]
-    assert ["--no-floors" in line for line in probes] == [True, False, True]
+    assert ["--no-floors" in line for line in probes] == [True, True, True, False]
     for line in probes:
         assert line[line.index("--split") + 1] == "contiguous"
         assert "--in-process" in line
 
 
+def test_nothing_is_measured_twice(commands, bundle, tmp_path):
+    first = build(bundle.card.name, tmp_path, seeds=2)
+    probes = sum(line[1] == "probe" for line in commands.lines)
+    shutil.rmtree(tmp_path / "runs" / bundle.card.name / "seed-0" / bundle.card.name)
+    shutil.rmtree(tmp_path / "runs" / bundle.card.name / "seed-1" / bundle.card.name)
+    again = build(bundle.card.name, tmp_path, seeds=2)
+    assert again.card == first.card
+    assert sum(line[1] == "probe" for line in commands.lines) == probes
+
+
+def test_floors_come_from_the_card_of_another_model_of_the_same_values(commands, bundle, tmp_path):
+    other = tmp_path / "zoo" / "another-model"
+    first = build(bundle.card.name, tmp_path)
+    shutil.copytree(first.path, other)
+    shutil.rmtree(first.path)
+    shutil.rmtree(tmp_path / "runs")
+    commands.lines.clear()
+    again = build(bundle.card.name, tmp_path)
+    assert all("--no-floors" in line for line in commands.lines if line[1] == "probe")
+    assert again.card.results is not None
+    assert first.card.results is not None
+    assert again.card.results.probe.floors == first.card.results.probe.floors
+
+
 def test_the_digest_does_not_depend_on_the_results(commands, bundle, tmp_path):
-    built = building.build(bundle.card.name, seeds=1, device="cpu", runs=tmp_path, out=tmp_path)
+    built = build(bundle.card.name, tmp_path)
     assert built.card.digest == bundle.card.digest
 
 
@@ -117,4 +158,4 @@ def test_a_command_that_fails_stops_the_build(tmp_path, monkeypatch):
     (tmp_path / "metavae-train").write_text("#!/bin/sh\nexit 3\n")
     (tmp_path / "metavae-train").chmod(0o755)
     with pytest.raises(CommandFailed, match="failed with exit code 3"):
-        building.build("any", seeds=1, device="cpu", runs=tmp_path, out=tmp_path)
+        build("any", tmp_path)

@@ -18,7 +18,7 @@ from metavae_training.models import Model
 from metavae_training.storage import round_weights, store_weights
 from metavae_zoo import __version__
 from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle, write_bundle
-from metavae_zoo.card import ModelCard, Weights
+from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.families import family
 
@@ -58,7 +58,7 @@ def _scaled(images: Tensor) -> Tensor:
 
 
 def model_of(checkpoint: Checkpoint) -> Model:
-    """The best weights of a checkpoint as a model."""
+    """The best weights of a checkpoint as a model, rounded to what its bundle stores."""
     source = family(checkpoint.recipe.family)
     model = build_model(
         checkpoint.recipe,
@@ -67,26 +67,19 @@ def model_of(checkpoint: Checkpoint) -> Model:
         seed=checkpoint.seed,
     )
     model.load_state_dict(checkpoint.best)
+    round_weights(model, checkpoint.recipe.weights)
     return model.eval()
 
 
-def export(
-    checkpoint: Checkpoint,
-    out: Path,
-    *,
-    weights: Weights = "fp16",
-    data_root: Path | None = None,
-) -> Bundle:
+def export(checkpoint: Checkpoint, out: Path, *, data_root: Path | None = None) -> Bundle:
     """Write the bundle of a checkpoint's best weights to the folder `out`.
 
-    `weights` says how the graphs store their matrices, see `storage`. The golden outputs are
-    torch's, of the weights as they are stored. The bundle is loaded on ONNX Runtime and compared
-    with them before it takes its place, as it is again whenever it is loaded to serve; raises
-    BadBundle where they differ by more than 1e-5.
+    The golden outputs are torch's, of the weights as the recipe stores them. The bundle is loaded
+    on ONNX Runtime and compared with them before it takes its place, as it is again whenever it is
+    loaded to serve; raises BadBundle where they differ by more than 1e-5.
     """
     model = model_of(checkpoint)
-    round_weights(model, weights)
-    card = card_of(checkpoint, model, weights)
+    card = card_of(checkpoint, model)
     graphs = {ENCODE: _graph(_Encode(model), card, ["mean", "log_variance"])}
     if card.needs_context:
         graphs[SUMMARIZE] = _graph(_Summarize(model), card, ["features"])
@@ -98,7 +91,7 @@ def export(
     )
 
 
-def card_of(checkpoint: Checkpoint, model: Model, weights: Weights = "fp32") -> ModelCard:
+def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
     """The card of a checkpoint, without its files' hashes and measured results."""
     recipe = checkpoint.recipe
     source = family(recipe.family)
@@ -118,7 +111,7 @@ def card_of(checkpoint: Checkpoint, model: Model, weights: Weights = "fp32") -> 
             for name, part in model.parts().items()
             if (count := sum(p.numel() for p in part.parameters()))
         },
-        weights=weights,
+        weights=recipe.weights,
         recipe=recipe.to_dict(),
         seed=checkpoint.seed,
         epochs_trained=checkpoint.best_epoch,

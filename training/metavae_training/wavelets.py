@@ -16,28 +16,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _STRIDE = 2  # the modulus is smooth: every second pixel carries it
-_POOLING = 4  # pixels, height and width of an average
+_STEP = 4  # pixels between averages
 _WIDTH = 0.8  # standard deviation of the finest envelope, in pixels
 _FREQUENCY = 3 * math.pi / 4  # of the finest filters, radians per pixel
 _SLANT = 0.5  # an envelope is 1 / _SLANT times longer along the wave's crests
+_RADII = (4, 6, 8, 13)  # of the filters, in pixels; the widest no longer fit all of their envelope
 _FAINT = 1e-4  # squared modulus below which a wave counts as none: roots are steep at 0
 
 
 class WaveletTransform(nn.Module):
     """Images [..., pixel] of 0-1 -> averaged moduli [..., feature].
 
-    `features`: scales x orientations x (side / 4)^2; with `compress` their square roots, which
-    lets faint strokes count beside bold ones. Works in float32 whatever autocast says.
+    Averages are over squares of `window` pixels a side, 4 pixels apart; with `compress` their
+    square roots are given, which lets faint strokes count beside bold ones. Works in float32
+    whatever autocast says.
     """
 
     def __init__(
-        self, pixels: int, *, scales: int, orientations: int, compress: bool = False
+        self,
+        pixels: int,
+        *,
+        scales: int,
+        orientations: int,
+        window: int = _STEP,
+        compress: bool = False,
     ) -> None:
         super().__init__()
+        self.window = window
         self.compress = compress
         self.side = math.isqrt(pixels)
         self.orientations = orientations
-        self.features = scales * orientations * (self.side // _POOLING) ** 2
+        self.features = scales * orientations * ((self.side - window) // _STEP + 1) ** 2
         for octave in range(scales):
             filters = gabor_filters(octave, orientations)
             parts = np.concatenate([filters.real, filters.imag])[:, None].astype(np.float32)
@@ -56,13 +65,13 @@ class WaveletTransform(nn.Module):
         waves = F.conv2d(images, filters, padding=filters.shape[-1] // 2, stride=_STRIDE)
         real, imaginary = waves.split(self.orientations, dim=1)
         modulus = (real.square() + imaginary.square() + _FAINT).sqrt()
-        return F.avg_pool2d(modulus, _POOLING // _STRIDE).flatten(1)
+        return F.avg_pool2d(modulus, self.window // _STRIDE, _STEP // _STRIDE).flatten(1)
 
 
 def gabor_filters(octave: int, orientations: int) -> NDArray[np.complex128]:
     """Gabor filters [orientation, row, column], each blind to a constant image, of unit L1 norm."""
     width, frequency = _WIDTH * 2**octave, _FREQUENCY / 2**octave
-    radius = 4 + 2 * octave
+    radius = _RADII[octave]
     row, column = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(float)
     filters = []
     for angle in np.pi * np.arange(orientations) / orientations:

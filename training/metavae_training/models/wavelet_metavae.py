@@ -37,14 +37,14 @@ class WaveletMetaVAE(Model):
         pixels: int,
         latent_dim: int = 40,
         hidden: int = 200,
-        scales: int = 3,
+        scales: int = 4,
         orientations: int = 8,
     ) -> None:
         super().__init__()
         self.feature_dim = hidden
         self.latent_dim = latent_dim
         self.wavelets = WaveletTransform(
-            pixels, scales=scales, orientations=orientations, compress=True
+            pixels, scales=scales, orientations=orientations, window=6, compress=True
         )
         size = self.wavelets.features
         self.register_buffer("mean", torch.zeros(size))

@@ -12,7 +12,7 @@ from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import CONTEXT_SIZE, Study
 from metavae_training.paper.trained import bundle_of
 from metavae_training.recipes import Recipe
-from metavae_zoo.commands import run_command
+from metavae_zoo.commands import probe_command
 from metavae_zoo.families import family
 
 SEEDLESS_FLOORS = ("raw_pixels", "pca")
@@ -191,17 +191,16 @@ def probe(
 ) -> dict[str, Any]:
     """What `metavae-client probe` finds of a run's model; `floors` are measured beside it."""
     bundle = bundle_of(job, study.data_root)
-    words: list[object] = ["--model", bundle.card.name]
-    words += ["--family", bundle.card.family, "--split", bundle.card.split]
-    words += ["--seed", seed, "--context-from", context]
+    words: list[object] = ["--seed", seed]
+    if context != "own":
+        words += ["--context-from", context]
     if context != "zeros":
         words += ["--contexts", study.draws, "--context-size", context_size]
     words += [word for name in floors for word in ("--floor", name)] or ["--no-floors"]
     for option in ("train_size", "test_size", "data_root"):
         if (given := getattr(study, option)) is not None:
             words += [f"--{option.replace('_', '-')}", given]
-    zoo = bundle.path.parent
-    return run_command("metavae-client", "probe", "--in-process", "--json", *words, zoo=zoo)
+    return probe_command(bundle, *words)
 
 
 def model_items(

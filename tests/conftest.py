@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,9 @@ class RunningServer:
         """The Authorization header, with the token as it is now."""
         key = json.loads(self.token_file.read_text())[kind]["key"]
         return {"Authorization": f"Bearer {key}"}
+
+
+Serve = Callable[[list[Bundle]], contextlib.AbstractContextManager[RunningServer]]
 
 
 def free_settings() -> Settings:
@@ -95,13 +98,27 @@ def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def server(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """Serves bundles for as long as a `with` block."""
+
+    @contextlib.contextmanager
+    def serving(bundles: list[Bundle]) -> Iterator[RunningServer]:
+        store, settings = tmp_path_factory.mktemp("serving") / "store", free_settings()
+        pack(bundles, store, settings)
+        launch.start(store)
+        try:
+            yield RunningServer(settings.url, settings.management_url, token_file(store), store)
+        finally:
+            process.stop(store)
+
+    return serving
+
+
+@pytest.fixture(scope="session")
+def server(bundle: Bundle, serve: Serve) -> Iterator[RunningServer]:
     """One server for the whole session."""
-    store, settings = tmp_path_factory.mktemp("serving") / "store", free_settings()
-    pack([bundle], store, settings)
-    launch.start(store)
-    yield RunningServer(settings.url, settings.management_url, token_file(store), store)
-    process.stop(store)
+    with serve([bundle]) as running:
+        yield running
 
 
 @pytest.fixture

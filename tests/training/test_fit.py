@@ -96,7 +96,7 @@ def test_a_folder_of_another_run_is_refused(uninterrupted):
     _, folder = uninterrupted
     with pytest.raises(RunMismatch, match="seed 3, asked for 4"):
         fit(SHORT, out=folder, seed=4)
-    with pytest.raises(RunMismatch, match="recipe"):
+    with pytest.raises(RunMismatch, match="batch_size 100, asked for 40"):
         fit(dataclasses.replace(SHORT, batch_size=40), out=folder, seed=3)
 
 

@@ -181,13 +181,19 @@ def _usable(count: int, batch_size: int) -> int:
 
 
 def _check_same_run(found: Checkpoint, wanted: Checkpoint, path: Path) -> None:
-    for what in ("recipe", "seed", "data_sha256"):
-        here, there = getattr(wanted, what), getattr(found, what)
-        if here != there:
-            raise RunMismatch(
-                f"{path} holds a run with {what} {there}, asked for {here}",
-                hint="Give another --out folder, or delete this one",
-            )
+    kept, asked = ({**one.recipe.to_dict(), "seed": one.seed} for one in (found, wanted))
+    differences = [
+        f"{setting} {kept.get(setting)!r}, asked for {asked.get(setting)!r}"
+        for setting in kept | asked
+        if kept.get(setting) != asked.get(setting)
+    ]
+    if found.data_sha256 != wanted.data_sha256:
+        differences.append(f"data {found.data_sha256[:12]}, asked for {wanted.data_sha256[:12]}")
+    if differences:
+        raise RunMismatch(
+            f"{path} holds another run, with {'; '.join(differences)}",
+            hint="Give another --out folder, or delete this one",
+        )
 
 
 class _Log:

@@ -71,6 +71,7 @@ def log_marginal(model: Model, sets: Tensor) -> Tensor:
         covariance = weight @ weight.T + NOISE * eye
         return MultivariateNormal(torch.zeros(PIXELS), covariance).log_prob(sets).sum(-1)
     assert isinstance(model.latent_prior, LinearPrior)
+    assert isinstance(model.decoder, nn.Linear)
     of_z, of_c = model.decoder.weight.split([LATENT, 2], dim=1)
     through_c = of_z @ model.latent_prior.mean.weight + of_c
     own = 0.5 * of_z @ of_z.T + NOISE * eye

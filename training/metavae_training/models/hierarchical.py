@@ -10,7 +10,7 @@ mean. An embedding is the mean of q(z | c, x) at the mean of q(c | D).
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metavae_training.models.base import Model
 from metavae_training.networks import AggregationNetwork, relu_mlp, summary_network
@@ -36,8 +36,8 @@ class HierarchicalModel(Model):
         self.summary_network = summary_network(pixels, hidden)
         self.context_posterior = relu_mlp([hidden, 2 * context_dim])
         self.aggregation_network = AggregationNetwork(pixels, context_dim, hidden, latent_dim)
-        self.latent_prior = relu_mlp([context_dim, hidden, hidden, 2 * latent_dim])
-        self.decoder = relu_mlp([latent_dim + context_dim, hidden, hidden, pixels])
+        self.latent_prior: nn.Module = relu_mlp([context_dim, hidden, hidden, 2 * latent_dim])
+        self.decoder: nn.Module = relu_mlp([latent_dim + context_dim, hidden, hidden, pixels])
 
     def features(self, x: Tensor) -> Tensor:
         """Per-image features h(x), see `Model`."""

@@ -74,18 +74,19 @@ def _floors(shipped: Bundle, record: ProbeRecord, out: Path) -> dict[str, float]
     Those of another model of the same family, split and sizes that was built into `out` are
     taken from its card.
     """
+    wanted = _conditions(shipped.card, record)
     for folder in sorted(out.glob("*/")):
         with suppress(BadBundle):
             card = open_bundle(folder).card
-            if card.results and _same_floors(card, card.results.probe, shipped.card, record):
+            if card.results is None or not card.results.probe.floors:
+                continue
+            if _conditions(card, card.results.probe) == wanted:
                 return card.results.probe.floors
     found = probe_command(shipped, "--seed", record.seed, "--contexts", 1)
     return ProbeRecord.model_validate(found["record"]).floors
 
 
-def _same_floors(
-    card: ModelCard, record: ProbeRecord, other_card: ModelCard, other: ProbeRecord
-) -> bool:
-    cards = [(one.family, one.split, one.data_sha256, one.latent_dim) for one in (card, other_card)]
-    records = [(one.seed, one.train_size, one.test_size) for one in (record, other)]
-    return bool(record.floors) and cards[0] == cards[1] and records[0] == records[1]
+def _conditions(card: ModelCard, record: ProbeRecord) -> tuple[object, ...]:
+    """Everything that floors depend on."""
+    of_card = (card.family, card.split, card.data_sha256, card.latent_dim)
+    return (*of_card, record.seed, record.train_size, record.test_size)

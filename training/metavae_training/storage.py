@@ -39,17 +39,12 @@ def store_weights(graph: onnx.GraphProto, weights: Weights) -> None:
     """Store the matrices of an exported graph, whose weights were rounded, in the small type."""
     if weights == "fp32":
         return
+    narrow = {"fp16": _halves, "int8": _bytes}[weights]
     kept, widening = [], []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        small = None
-        if values.dtype == np.float32 and values.ndim >= 2 and values.size >= _SMALL:
-            small = _halves(tensor.name, values) if weights == "fp16" else None
-            small = _bytes(tensor.name, values) if weights == "int8" else small
-        if small is None:
-            kept.append(tensor)
-            continue
-        tensors, nodes = small
+        matrix = values.dtype == np.float32 and values.ndim >= 2 and values.size >= _SMALL
+        tensors, nodes = (narrow(tensor.name, values) if matrix else None) or ([tensor], [])
         kept += tensors
         widening += nodes
     nodes = [*widening, *graph.node]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from metavae_zoo.cores import usable_cores
 
 # Fits on raw pixels hold 190 MB each at 60,000 images.
 _MAX_WORKERS = 8
@@ -63,12 +64,11 @@ def fitting_pool() -> Iterator[ThreadPoolExecutor]:
     import sklearn.neighbors  # noqa: F401  # only what is loaded can be limited
     from threadpoolctl import threadpool_limits
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with (
         threadpool_limits(1),
         warnings.catch_warnings(),
         ThreadPoolExecutor(
-            min(_MAX_WORKERS, cores or 1),
+            min(_MAX_WORKERS, usable_cores()),
             thread_name_prefix="fit",
             # OpenMP counts its threads per calling thread.
             initializer=threadpool_limits,

@@ -14,9 +14,10 @@ from metavae_client.floors import FLOORS
 from metavae_client.options import PATH, json_option, server_options
 from metavae_client.protocols import PROTOCOLS, FewShot, Knn, Linear, Protocol
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.settings import CONTEXT_SIZE, CONTEXTS, ProbeSettings
+from metavae_client.settings import CONTEXTS, ProbeSettings
 from metavae_zoo.embedder import Embedder
 from metavae_zoo.families import family
+from metavae_zoo.summary import CONTEXT_SIZE
 
 
 class Numbers(click.ParamType):
@@ -92,7 +93,7 @@ class Numbers(click.ParamType):
 @click.option(
     "--context-size", type=click.IntRange(1), help=f"Images per context.  [default: {CONTEXT_SIZE}]"
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option("--floors/--no-floors", default=True, help="Raw pixels, PCA, random projection.")
 @click.option(
     "--floor", "only", multiple=True, type=click.Choice(FLOORS), help="These floors and no others."

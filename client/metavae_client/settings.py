@@ -8,9 +8,9 @@ from metavae_client.contexts import ContextFrom
 from metavae_client.errors import BadSettings
 from metavae_client.floors import FLOORS
 from metavae_client.protocols import Linear, Protocol
+from metavae_zoo.summary import CONTEXT_SIZE
 
 CONTEXTS = 5
-CONTEXT_SIZE = 100
 
 
 @dataclass(frozen=True)

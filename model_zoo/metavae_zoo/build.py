@@ -14,8 +14,7 @@ from metavae_zoo.commands import probe_command, run_command
 from metavae_zoo.errors import BadBundle, UnknownName
 from metavae_zoo.places import user_bundles
 from metavae_zoo.statistics import confidence_interval
-
-CONTEXT_SIZE = 100  # images of a context in the probes on cards
+from metavae_zoo.summary import CONTEXT_SIZE
 
 
 def build(

@@ -13,11 +13,14 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from metavae_zoo.bundle import Bundle
+from metavae_zoo.commit import code_commit
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.files import write_whole
 
 
 class CommandFailed(MetavaeError):
@@ -38,19 +41,18 @@ def probe_command(bundle: Bundle, *words: object) -> Any:
     """What `metavae-client probe` finds of a bundle; kept beside it, and not measured twice.
 
     `words` are the probe's options, but for the model and the family and split that it is of.
+    Beside what the probe prints there is the `commit` that it was measured with.
     """
     card = bundle.card
     words = ("--model", card.name, "--family", card.family, "--split", card.split, *words)
     options = json.dumps([card.digest, *map(str, words)])
     kept = bundle.path.parent / "probes" / f"{hashlib.sha256(options.encode()).hexdigest()}.json"
-    if kept.exists():
+    with suppress(OSError, ValueError):  # none yet, or a damaged one
         return json.loads(kept.read_text())
     zoo = bundle.path.parent
     found = run_command("metavae-client", "probe", "--in-process", "--json", *words, zoo=zoo)
-    kept.parent.mkdir(exist_ok=True)
-    scratch = kept.with_suffix(".part")
-    scratch.write_text(json.dumps(found))
-    os.replace(scratch, kept)
+    found["commit"] = code_commit()
+    write_whole(kept, json.dumps(found).encode())
     return found
 
 

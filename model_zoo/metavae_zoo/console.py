@@ -21,11 +21,11 @@ _EXTRAS = {
 }
 
 
-class Commands(click.Group):
-    """A group of commands whose known errors end in one line and exit code 1."""
+class ShowsErrors(click.Command):
+    """A command whose known errors end in one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except MetavaeError as error:
@@ -43,6 +43,10 @@ class Commands(click.Group):
             raise click.ClickException(
                 f"{error.name} is not installed. `pip install 'metavae[{extra}]'`"
             ) from error
+
+
+class Commands(ShowsErrors, click.Group):
+    """A group of such commands."""
 
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}

@@ -9,12 +9,12 @@ import numpy as np
 from metavae_zoo.card import Interval
 
 
-def confidence_interval(values: Sequence[float]) -> Interval:
-    """Mean of repeated measurements with its 95% interval by Student's t; none from one alone."""
+def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean of repeated measurements with its interval by Student's t; none from one alone."""
     from scipy import stats
 
     half_width = None
     if len(values) > 1:
         standard_error = float(np.std(values, ddof=1)) / len(values) ** 0.5
-        half_width = float(stats.t.ppf(0.975, len(values) - 1)) * standard_error
+        half_width = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * standard_error
     return Interval(mean=float(np.mean(values)), half_width=half_width, n=len(values))

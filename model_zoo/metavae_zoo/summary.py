@@ -17,6 +17,8 @@ from metavae_zoo.errors import BadSummary
 RESOLUTION = 2.0**-24
 LIMIT = 2.0**29
 
+CONTEXT_SIZE = 100  # images of a context, where nobody gives another size
+
 
 @dataclass(frozen=True, eq=False)
 class Summary:

@@ -33,6 +33,7 @@ from metavae_serving.wire import (
     encode_reply,
 )
 from metavae_zoo.bundle import open_bundle
+from metavae_zoo.cores import usable_cores
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle, MetavaeError
 
@@ -111,7 +112,7 @@ def load(context: Context) -> OnnxEmbedder:
             f"the archive of {context.model_name} is damaged: {error.message}",
             hint=f"Pack the model again: `metavae-serve pack {context.model_name}`",
         ) from None
-    threads = max(1, _cores() // settings["workers"])
+    threads = max(1, usable_cores() // settings["workers"])
     embedder = OnnxEmbedder(bundle, device=device, threads=threads)
     for images in _WARM_UP:
         blank = np.zeros((images, *embedder.card.image_shape), np.uint8)
@@ -125,13 +126,6 @@ def _choose_gpu(gpu: int | None) -> None:
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 def _answer(embedder: OnnxEmbedder, item: dict[str, Any], headers: dict[str, Any]) -> Answer:

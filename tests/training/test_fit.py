@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import importlib
 import json
 import math
@@ -15,14 +16,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from metavae_training.checkpoint import BadCheckpoint, load_checkpoint
 from metavae_training.epochs import NotFinite, kl_weight, learning_rate
-from metavae_training.fit import CHECKPOINT, LOG, OutOfMemory, RunMismatch, fit
+from metavae_training.fit import CHECKPOINT, LOG, OutOfMemory, RunBusy, RunMismatch, fit
 from metavae_training.recipes import RECIPES, BadRecipe, recipe
 from metavae_zoo.errors import UnknownName
 
 epochs_module = importlib.import_module("metavae_training.epochs")
+fit_module = importlib.import_module("metavae_training.fit")
 SHORT = dataclasses.replace(recipe("metavae-digits-rotation-sparse"), epochs=4)
 
 
@@ -117,6 +121,52 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_checkp
     assert all(value.isfinite().all() for value in kept.weights.values())
 
 
+def test_weights_that_are_no_numbers_after_an_epoch_are_not_kept(tmp_path, monkeypatch):
+    """The last step of an epoch is the one whose weights no other step looks at."""
+    whole = epochs_module.train_epoch
+
+    def ruined(model, *rest):
+        terms = whole(model, *rest)
+        next(model.parameters()).data.fill_(math.nan)
+        return terms
+
+    once = dataclasses.replace(SHORT, epochs=1)
+    monkeypatch.setattr(fit_module, "train_epoch", ruined)
+    with pytest.raises(NotFinite, match=r"validation ELBO is nan after epoch 1.*is kept"):
+        fit(once, out=tmp_path)
+    assert load_checkpoint(tmp_path / CHECKPOINT).epoch == 0
+    assert [line["epoch"] for line in logged(tmp_path)] == [0]
+
+
+def test_a_folder_takes_one_training_process_at_a_time(tmp_path):
+    lock = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as another process does
+    with pytest.raises(RunBusy, match=r"another process is training in .*another --out"):
+        fit(SHORT, out=tmp_path)
+    os.close(lock)
+
+
+def test_a_checkpoint_with_a_recipe_that_cannot_be_names_its_file(tmp_path):
+    fit(dataclasses.replace(SHORT, epochs=0), out=tmp_path)
+    path = tmp_path / CHECKPOINT
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        ((name, text),) = file.metadata().items()
+    save_file(tensors, path, {name: text.replace('"precision"', '"precission"')})
+    with pytest.raises(BadCheckpoint, match=f"{path} is not a metavae checkpoint.*precission"):
+        load_checkpoint(path)
+
+
+def test_memory_that_ends_before_the_first_step_is_said_as_well(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(fit_module, "load_corpus", full)
+    small = dataclasses.replace(SHORT, batch_size=4)
+    with pytest.raises(OutOfMemory, match="--set batch_size=2 --set context_sets=1"):
+        fit(small, out=tmp_path)
+
+
 def test_a_device_out_of_memory_says_which_setting_to_lower(tmp_path, monkeypatch):
     """The error is raised by hand: a CPU does not run out as a GPU does."""
 
@@ -141,6 +191,13 @@ def test_a_device_out_of_memory_says_which_setting_to_lower(tmp_path, monkeypatc
         ({"context_sizes": [0, 5]}, "context_sizes is .*greater than or equal to 1"),
         ({"context_sizes": [9, 5]}, "expected a smaller size, then a larger"),
         ({"latent_dim": 0}, "latent_dim is 0, expected a whole number, 1 or more"),
+        ({"latent_dim": True}, "latent_dim is True, expected a whole number, 1 or more"),
+        ({"hidden": 1.5}, "hidden is 1.5, expected a whole number, 1 or more"),
+        ({"train_values": [-180, -180]}, "train_values is .*, expected every value once"),
+        ({"scales": 5}, "scales is 5, expected a whole number of octaves, 1 to 4"),
+        ({"rescaling": "much"}, "rescaling is much, expected a number of 0 or more, below 1"),
+        ({"kl_c_scale": -1}, "kl_c_scale is -1, expected a number of 0 or more, or null"),
+        ({"kl_c_scale": [1]}, "kl_c_scale is .1., expected a number of 0 or more, or null"),
         ({"validation_size": 1297}, "validation_size is 1297, expected at most"),
         ({"batch_size": 1200, "context_sets": 1}, "batch_size is 1200, expected at most"),
         ({"batch_size": 30}, "context_sets is 4, expected a divisor of the batch_size, 30"),

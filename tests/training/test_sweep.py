@@ -70,7 +70,7 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path):
     found = {(line["recipe"], line["seed"]): line for line in lines(result)}
     assert [found[key]["status"] for key in ((ONE, 1), (OTHER, 0))] == ["trained", "trained"]
     assert "is not a metavae checkpoint" in found[ONE, 0]["error"]
-    assert "another process is training it" in found[OTHER, 1]["error"]
+    assert "another process is training in" in found[OTHER, 1]["error"]
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert "2 of 4 runs failed" in error
     assert f"{ONE} (epochs=0) seed 0" in error

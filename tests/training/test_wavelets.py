@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ import torch
 from sklearn.decomposition import PCA
 
 from metavae_training.data import batches, load_corpus
-from metavae_training.distortion import distorted
+from metavae_training.distortion import RESCALING, ROTATION, SHEAR, distorted
 from metavae_training.fit import build_model, fit
 from metavae_training.models import Batch, WaveletMetaVAE, WaveletPCA
 from metavae_training.models.wavelet_metavae import canonical_directions
-from metavae_training.recipes import recipe
+from metavae_training.recipes import RECIPES, recipe
 from metavae_training.wavelets import WaveletTransform, gabor_filters
+from metavae_zoo.families import family
+from metavae_zoo.families.axes import Axis
 
 PCA_RECIPE = recipe("wavelet-pca-digits-rotation-sparse")
 CPU = torch.device("cpu")
@@ -156,3 +160,36 @@ def test_the_networks_of_wavelet_metavae_start_from_zero_and_use_the_context_whe
         (-model.elbo(batch, generator).value().mean()).backward()
         optimizer.step()
     assert not torch.equal(model.posterior(x, one).mean, model.posterior(x, other).mean)
+
+
+@pytest.mark.parametrize("name", fnmatch.filter(RECIPES, "wavelet-metavae-*"))
+def test_no_distortion_makes_a_held_out_distribution_of_a_training_one(name):
+    recipe = RECIPES[name]
+    source, rescaling = family(recipe.family), recipe.model_settings.get("rescaling", RESCALING)
+    for value, other in product(recipe.values, source.split(recipe.split).held_out_values):
+        assert not reaches(source.axis, value, other, rescaling), (value, other)
+
+
+def test_a_distortion_that_does_reach_another_value_is_noticed():
+    scale = family("mnist-scale").axis
+    assert reaches(scale, 1.2, 1.3, 0.12)
+    assert not reaches(scale, 1.2, 1.3, 0.05)
+    assert reaches(family("mnist-rotation").axis, 0.0, 0.0, 0.0)
+
+
+def reaches(axis: Axis, value: float, other: float, rescaling: float) -> bool:
+    """Whether some distortion of images at a value gives those at the other one.
+
+    An image at a value samples the base image at M p, its distortion at M A p.
+    """
+    change = np.linalg.inv(axis.matrix(value)[:, :2]) @ axis.matrix(other)[:, :2]
+    angle, width = np.arctan2(change[1, 0], change[0, 0]), np.hypot(*change[:, 0])
+    turn_back = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    shear, height = turn_back @ change[:, 1]
+    within = [
+        abs(angle) <= ROTATION,
+        abs(width - 1) <= rescaling,
+        abs(height - 1) <= rescaling,
+        abs(shear) <= SHEAR,
+    ]
+    return all(within)

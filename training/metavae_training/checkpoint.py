@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metavae_training.recipes import Recipe
+from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import MetavaeError
 
 _METADATA = "metavae"
@@ -128,7 +128,7 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
             best=groups["best"],
             optimizer=groups["optimizer"],
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, BadRecipe) as error:
         raise BadCheckpoint(
             f"{path} is not a metavae checkpoint ({type(error).__name__}: {error})",
             hint="Give the checkpoint.safetensors in a folder that `metavae-train run` wrote",

@@ -9,22 +9,10 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from metavae_training.memory import keep_freed_memory
+from metavae_training.options import DATA_ROOT, DEVICE
 from metavae_training.paper.cli import paper
 from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
-
-_DATA_ROOT = click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
-)
-
-_DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="`cuda` is refused where there is none; `auto` takes it where there is one.",
-)
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -35,6 +23,7 @@ def main() -> None:
     A run goes from a named recipe to a checkpoint, an export from a checkpoint to a bundle that
     `metavae-zoo add` takes up and `metavae-serve pack` serves.
     """
+    keep_freed_memory()
 
 
 @main.command("list")
@@ -53,8 +42,10 @@ def list_recipes(as_json: bool) -> None:
 
 @main.command()
 @click.argument("recipe")
-@_DEVICE
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything.")
+@DEVICE
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of everything."
+)
 @click.option(
     "--epochs",
     type=click.IntRange(0),
@@ -74,7 +65,7 @@ def list_recipes(as_json: bool) -> None:
     help="Folder of the run [default: runs/RECIPE/seed-SEED].",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
-@_DATA_ROOT
+@DATA_ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(
     recipe: str,
@@ -150,7 +141,7 @@ def _settings(words: tuple[str, ...]) -> dict[str, Any]:
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a run."
 )
-@_DEVICE
+@DEVICE
 @click.option("--epochs", type=click.IntRange(0), help="Instead of the recipes' own numbers.")
 @click.option(
     "--runs",
@@ -159,7 +150,7 @@ def _settings(words: tuple[str, ...]) -> dict[str, Any]:
     show_default=True,
     help="Folder of the runs, which are in RECIPE/seed-SEED.",
 )
-@_DATA_ROOT
+@DATA_ROOT
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what is finished.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per run.")
 def sweep(
@@ -206,7 +197,7 @@ def sweep(
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Bundle folder [default: beside CHECKPOINT]."
 )
-@_DATA_ROOT
+@DATA_ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def export(checkpoint: Path, out: Path | None, data_root: Path | None, as_json: bool) -> None:
     """Export the best weights of CHECKPOINT to a bundle of two ONNX graphs.

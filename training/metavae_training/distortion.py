@@ -1,4 +1,8 @@
-"""Small random distortions of images, which a denoising encoder learns to look through."""
+"""Small random distortions of images, which a denoising encoder learns to look through.
+
+They stay within what separates the values of a family, so that no distortion makes of a training
+distribution a held-out one.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,18 @@ from torch.nn import functional as F
 
 SHIFT = 1.5  # pixels, each way
 ROTATION = math.radians(15)
-SCALE = 0.12  # of each side
+RESCALING = 0.12  # of each side, unless a model says less
 SHEAR = 0.15
 
 
-def distorted(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def distorted(
+    x: Tensor, side: int, generator: torch.Generator, rescaling: float = RESCALING
+) -> Tensor:
     """Each image moved, turned, scaled and sheared a little: [..., pixel] -> the same."""
     images = x.reshape(-1, 1, side, side).float()
     count, device = len(images), x.device
     draw = 2 * torch.rand(6, count, generator=generator, device=device) - 1
-    angle, width, height = ROTATION * draw[0], 1 + SCALE * draw[1], 1 + SCALE * draw[2]
+    angle, width, height = ROTATION * draw[0], 1 + rescaling * draw[1], 1 + rescaling * draw[2]
     cosine, sine, shear = angle.cos(), angle.sin(), SHEAR * draw[3]
     shift = SHIFT * 2 / side * draw[4:]  # affine_grid's image spans -1 to 1
     rows = [

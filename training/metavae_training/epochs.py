@@ -16,6 +16,8 @@ from metavae_zoo.errors import MetavaeError
 
 Terms = dict[str, float]  # the ELBO and its terms, by the names of Elbo.means
 
+_VALIDATION_BATCH = 500  # queries of a distribution
+_VALIDATION_SET = 20  # of them that share a context
 _CHECK_INTERVAL = 50  # steps between looks for a loss that is no number: a look waits for a GPU
 
 
@@ -26,25 +28,35 @@ class NotFinite(MetavaeError):
 
 
 @torch.no_grad()
-def validate(model: Model, corpus: Corpus, recipe: Recipe) -> Terms:
+def validate(model: Model, corpus: Corpus, recipe: Recipe, epoch: int) -> Terms:
     """ELBO and its terms over the validation images of all training distributions, in nats.
 
-    The same images, contexts and noise for every model and seed; see `Elbo.means`.
+    The same images and contexts for every model, seed and epoch, and the same noise for every seed
+    and epoch of a model; see `Elbo.means`. Raises NotFinite.
     """
     model.eval()
-    generator = _generator(corpus.validation.device, 0, 0)
-    size = min(500, corpus.validation.shape[1] // 2)
+    device, count = corpus.validation.device, corpus.validation.shape[1]
+    drawn, noise = (_generator(device, 0, 0, stream) for stream in range(2))
+    # Many sets: a model may score the elements of contexts, not queries.
+    queries = min(_VALIDATION_SET, count // 2)
+    sets = max(1, min(_VALIDATION_BATCH, count // 2) // queries)
     terms = [
-        model.elbo(batch, generator).means()
+        model.elbo(batch, noise).means()
         for batch in batches(
             corpus.validation,
-            batch_size=size,
-            sets=1,
+            batch_size=sets * queries,
+            sets=sets,
             context_sizes=recipe.context_sizes,
-            generator=generator,
+            generator=drawn,
         )
     ]
-    return _averaged(terms)
+    means = _averaged(terms)
+    if not all(map(math.isfinite, means.values())):
+        raise NotFinite(
+            f"the validation ELBO is {means['elbo']} after epoch {epoch}",
+            hint="Lower the recipe's learning_rate; the last good checkpoint is kept",
+        )
+    return means
 
 
 def train_epoch(
@@ -136,6 +148,6 @@ def kl_weight(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return min(1.0, step / warm_up) if warm_up else 1.0
 
 
-def _generator(device: torch.device, seed: int, epoch: int) -> torch.Generator:
-    state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+def _generator(device: torch.device, *seeds: int) -> torch.Generator:
+    state = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(state >> 1)

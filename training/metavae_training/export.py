@@ -106,11 +106,7 @@ def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
         image_shape=source.image_shape,
         feature_dim=model.feature_dim,
         latent_dim=model.latent_dim,
-        parameters={
-            name: count
-            for name, part in model.parts().items()
-            if (count := sum(p.numel() for p in part.parameters()))
-        },
+        parameters=model.parameter_counts(),
         weights=recipe.weights,
         recipe=recipe.to_dict(),
         seed=checkpoint.seed,

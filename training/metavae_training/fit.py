@@ -7,10 +7,12 @@ same weights, bit for bit on the CPU, as one that was not.
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,12 @@ class RunMismatch(MetavaeError):
     """A run folder holds a checkpoint of another recipe, seed or data set."""
 
     code = "run_mismatch"
+
+
+class RunBusy(MetavaeError):
+    """Another process is training into a run's folder."""
+
+    code = "run_busy"
 
 
 class OutOfMemory(MetavaeError):
@@ -102,12 +110,24 @@ def fit(
 
     Writes `checkpoint.safetensors` (the latest and the best weights, all that resuming needs) and
     `log.jsonl` (one line an epoch, and one for the untrained model). Returns the final checkpoint;
-    raises RunMismatch for a folder of another run, BadRecipe, NotFinite when the loss is no
-    number, OutOfMemory.
+    raises RunMismatch for a folder of another run, RunBusy while another process trains into it,
+    BadRecipe, NotFinite when the loss is no number, OutOfMemory.
     """
     device = device or torch.device("cpu")
     if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         logger.warning("this processor has no bf16 arithmetic: it is emulated, which is slow")
+    with _memory_errors(recipe, device):
+        return _fit(recipe, out, seed, device, data_root, progress)
+
+
+def _fit(
+    recipe: Recipe,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    data_root: Path | None,
+    progress: bool,
+) -> Checkpoint:
     corpus = load_corpus(recipe, data_root, device)
     data_sha256 = family(recipe.family).data_sha256(data_root)
     model = build_model(
@@ -116,38 +136,55 @@ def fit(
     optimizer = build_optimizer(model, recipe)
     checkpoint = Checkpoint.start(recipe, seed=seed, data_sha256=data_sha256)
 
-    path = out / CHECKPOINT
-    if path.exists():
-        found = load_checkpoint(path)
-        _check_same_run(found, checkpoint, path)
-        checkpoint = found
-        checkpoint.restore(model, optimizer)
-    else:
-        model.initialise(corpus.train)
-    out.mkdir(parents=True, exist_ok=True)
-    log = _Log(out / LOG, checkpoint)
+    with _alone_in(out):
+        path = out / CHECKPOINT
+        if path.exists():
+            found = load_checkpoint(path)
+            _check_same_run(found, checkpoint, path)
+            checkpoint = found
+            checkpoint.restore(model, optimizer)
+        else:
+            model.initialise(corpus.train)
+        log = _Log(out / LOG, checkpoint)
 
-    per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
-    with (
-        _bar(recipe, checkpoint, per_epoch, progress) as bar,
-        _memory_errors(recipe, device),
-        _Saver(path, checkpoint) as saver,
-    ):
-        for epoch in range(checkpoint.epoch + 1, recipe.epochs + 1):
-            started = time.monotonic()
-            # Epoch 0 is the untrained model: what training starts from, and the whole of a
-            # recipe whose model is fitted in closed form.
-            trained = (
-                train_epoch(model, optimizer, corpus, recipe, seed, epoch, bar) if epoch else {}
-            )
-            seconds = time.monotonic() - started
-            validation = validate(model, corpus, recipe)
-            checkpoint = checkpoint.after_epoch(epoch, validation["elbo"], model, optimizer)
-            speed = {"images_per_second": round(per_epoch / seconds)} if epoch else {}
-            log.write(epoch, trained, validation, speed)
-            bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}")
-            saver.take(checkpoint)
+        per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
+        with (
+            _bar(recipe, checkpoint, per_epoch, progress) as bar,
+            _Saver(path, checkpoint) as saver,
+        ):
+            for epoch in range(checkpoint.epoch + 1, recipe.epochs + 1):
+                started = time.monotonic()
+                # Epoch 0 is the untrained model: what training starts from, and the whole of a
+                # recipe whose model is fitted in closed form.
+                trained = (
+                    train_epoch(model, optimizer, corpus, recipe, seed, epoch, bar) if epoch else {}
+                )
+                seconds = time.monotonic() - started
+                validation = validate(model, corpus, recipe, epoch)
+                checkpoint = checkpoint.after_epoch(epoch, validation["elbo"], model, optimizer)
+                speed = {"images_per_second": round(per_epoch / seconds)} if epoch else {}
+                log.write(epoch, trained, validation, speed)
+                bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}")
+                saver.take(checkpoint)
     return checkpoint
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the run folder's lock, which ends with the process; raises RunBusy."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunBusy(
+                f"another process is training in {out}",
+                hint="Wait until it has ended, or give another --out folder",
+            ) from error
+        yield
+    finally:
+        os.close(lock)
 
 
 class _Saver:
@@ -228,13 +265,17 @@ def _memory_errors(recipe: Recipe, device: torch.device) -> Iterator[None]:
             f"recipe {recipe.name} needs more memory than {device} has free"
             f" ({str(error).splitlines()[0]})",
             hint=f"Lower batch_size ({recipe.batch_size}) or context_sizes ({low} to {high}), such"
-            f" as `--set batch_size={_half(recipe)}`; the last checkpoint is kept",
+            f" as `metavae-train run {recipe.name} {_half(recipe)}` with another --out; the last"
+            " checkpoint is kept",
         ) from error
 
 
-def _half(recipe: Recipe) -> int:
-    """About half the batch size, in as many sets."""
-    return max(1, recipe.batch_size // 2 // recipe.context_sets) * recipe.context_sets
+def _half(recipe: Recipe) -> str:
+    """Options for about half the batch size, in as many sets or, where it is small, in one."""
+    half = recipe.batch_size // 2
+    if half >= recipe.context_sets:
+        return f"--set batch_size={half // recipe.context_sets * recipe.context_sets}"
+    return f"--set batch_size={max(1, half)} --set context_sets=1"
 
 
 def _bar(recipe: Recipe, checkpoint: Checkpoint, per_epoch: int, progress: bool) -> tqdm:

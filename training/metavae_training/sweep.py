@@ -6,7 +6,6 @@ thread each, waste nothing, where threads of one small model mostly wait for eac
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from metavae_training.checkpoint import Checkpoint
 from metavae_training.fit import choose_device
 from metavae_training.jobs import Job, changes
 from metavae_zoo.commands import program_path
+from metavae_zoo.cores import usable_cores
 from metavae_zoo.errors import MetavaeError
 
 STDERR = "stderr.txt"
@@ -92,7 +92,7 @@ def default_workers(device: str) -> int:
     """One run per core, or one on a GPU; raises DeviceUnavailable."""
     if choose_device(device).type != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def sweep(
@@ -131,10 +131,7 @@ def sweep(
             while waiting or running:
                 while waiting and len(running) < workers:
                     job = waiting.pop(0)
-                    try:
-                        running.append(_Worker(job, command))
-                    except _Busy as busy:
-                        settle(Outcome(job, "failed", str(busy)))
+                    running.append(_Worker(job, command))
                 time.sleep(_LOOK)
                 if stop_asked():  # first: a worker that Ctrl-C has ended too has not failed
                     done = sum(outcome.status != "failed" for outcome in outcomes)
@@ -162,10 +159,6 @@ def check(outcomes: Sequence[Outcome]) -> None:
         )
 
 
-class _Busy(MetavaeError):
-    """Another process is at work in the run's folder."""
-
-
 @dataclass(frozen=True)
 class _Command:
     """How a job becomes a command line."""
@@ -185,30 +178,19 @@ class _Command:
 
 
 class _Worker:
-    """A job at work in a process of its own, which holds a lock on the job's folder.
-
-    The lock is the process's: one that outlives its sweep keeps the next one away.
-    """
+    """A job at work in a process of its own, which alone writes into the job's folder."""
 
     def __init__(self, job: Job, command: _Command) -> None:
         self.job = job
         job.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(job.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with (job.folder / STDERR).open("wb") as errors:
-                self.process = subprocess.Popen(
-                    command.words(job),
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    pass_fds=[lock],
-                    # Threads that wait do not spin: the other runs have their cores.
-                    env={**os.environ, "OMP_WAIT_POLICY": "passive"},
-                )
-        except BlockingIOError as error:
-            raise _Busy("another process is training it") from error
-        finally:
-            os.close(lock)
+        with (job.folder / STDERR).open("wb") as errors:
+            self.process = subprocess.Popen(
+                command.words(job),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                # Threads that wait do not spin: the other runs have their cores.
+                env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+            )
 
     def ended(self) -> bool:
         return self.process.poll() is not None

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from metavae_training.objectives import DiagonalGaussian, Elbo
+from metavae_zoo.errors import MetavaeError
+
+
+class BadModelSetting(MetavaeError):
+    """A setting that a model cannot have over these data."""
+
+    code = "bad_model_setting"
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,9 @@ class Model(nn.Module, ABC):
         Called once, before the first epoch.
         """
 
-    def parts(self) -> dict[str, nn.Module]:
-        """The named sub-networks whose parameters a card counts."""
-        return dict(self.named_children())
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers that are learned, by sub-network; those of none by their own names."""
+        counts: dict[str, int] = defaultdict(int)
+        for name, parameter in self.named_parameters():
+            counts[name.split(".")[0]] += parameter.numel()
+        return dict(counts)

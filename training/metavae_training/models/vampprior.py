@@ -46,10 +46,6 @@ class VampPriorVHE(VariationalHomoencoder):
         pseudo = self.q_c(self.features(self.pseudo_inputs.clamp(0, 1)).mean(dim=-2))
         return q_c.log_density(c) - mixture_log_density(pseudo, c)
 
-    def parts(self) -> dict[str, nn.Module]:
-        """The sub-networks and the pseudo-inputs, see `Model`."""
-        return super().parts() | {"pseudo_inputs": nn.ParameterList([self.pseudo_inputs])}
-
 
 def mixture_log_density(components: DiagonalGaussian, value: Tensor) -> Tensor:
     """log of the mean over K of N(value; mean_k, variance_k), in nats: [..., latent] -> [...].

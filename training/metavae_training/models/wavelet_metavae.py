@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metavae_training.distortion import distorted
+from metavae_training.distortion import RESCALING, distorted
 from metavae_training.models.base import Batch, Model
 from metavae_training.networks import AggregationNetwork, ParallelDecoder, relu_mlp
 from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
+from metavae_training.statistics import CHUNK, moments
 from metavae_training.wavelets import WaveletTransform
 
-_CHUNK = 1000  # images: bounds the memory of their features
 _FITTED_IMAGES = 100_000  # that the linear path is started from, of all distributions together
 _RIDGE = 1.0  # times the mean variance of a feature
 
@@ -39,10 +39,12 @@ class WaveletMetaVAE(Model):
         hidden: int = 200,
         scales: int = 4,
         orientations: int = 8,
+        rescaling: float = RESCALING,
     ) -> None:
         super().__init__()
         self.feature_dim = hidden
         self.latent_dim = latent_dim
+        self.rescaling = rescaling
         self.wavelets = WaveletTransform(
             pixels, scales=scales, orientations=orientations, window=6, compress=True
         )
@@ -63,15 +65,13 @@ class WaveletMetaVAE(Model):
         """Standardise, and fit the linear path to two distortions of each image; see `Model`."""
         generator = torch.Generator(images.device).manual_seed(0)
         count = max(1, min(images.shape[1], _FITTED_IMAGES // len(images)))
-        chunks = images[:, :count].flatten(0, 1).split(_CHUNK)
-        views = [[self._distorted_features(chunk, generator) for chunk in chunks] for _ in "ab"]
-        one, other = (torch.cat(view).double() for view in views)
-        mean = (one.mean(0) + other.mean(0)) / 2
-        one, other = one - mean, other - mean
-        total = (one.T @ one + other.T @ other) / (2 * len(one))
-        shared = one.T @ other / len(one)
+        chunks = images[:, :count].flatten(0, 1).split(CHUNK)
+        means, covariance = moments(self._two_views(chunk, generator) for chunk in chunks)
+        size = self.wavelets.features
+        total = (covariance[:size, :size] + covariance[size:, size:]) / 2
+        shared = covariance[:size, size:]
         variance = total.diagonal()
-        self.mean.copy_(mean)
+        self.mean.copy_((means[:size] + means[size:]) / 2)
         self.scale.copy_(variance.mean().rsqrt())
         self.log_noise.copy_((variance * self.scale.square()).clamp(min=1e-3).log())
 
@@ -102,7 +102,7 @@ class WaveletMetaVAE(Model):
         x = batch.queries
         target = self._standardised(x)
         summary = self.features(batch.contexts).mean(dim=-2, keepdim=True)
-        posterior = self.posterior(distorted(x, self.wavelets.side, generator), summary)
+        posterior = self.posterior(self._distorted(x, generator), summary)
         decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(target.shape)
         log_likelihood = gaussian_log_likelihood(target, decoded, self.log_noise)
         return Elbo(log_likelihood, posterior.kl_to_standard_normal())
@@ -110,8 +110,13 @@ class WaveletMetaVAE(Model):
     def _standardised(self, x: Tensor) -> Tensor:
         return (self.wavelets(x) - self.mean) * self.scale
 
-    def _distorted_features(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return self.wavelets(distorted(images.float() / 255, self.wavelets.side, generator))
+    def _two_views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Features of two distortions of each image, side by side."""
+        x = images.float() / 255
+        return torch.cat([self.wavelets(self._distorted(x, generator)) for _ in "ab"], dim=1)
+
+    def _distorted(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return distorted(x, self.wavelets.side, generator, self.rescaling)
 
 
 def canonical_directions(total: Tensor, shared: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metavae_training.models.base import Batch, Model
+from metavae_training.models.base import BadModelSetting, Batch, Model
 from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
+from metavae_training.statistics import CHUNK, moments
 from metavae_training.wavelets import WaveletTransform
-
-_CHUNK = 1000  # images: bounds the memory of their features
 
 
 class WaveletPCA(Model):
@@ -34,6 +33,13 @@ class WaveletPCA(Model):
         super().__init__()
         self.latent_dim = latent_dim
         self.wavelets = WaveletTransform(pixels, scales=scales, orientations=orientations)
+        if latent_dim >= self.wavelets.features:
+            raise BadModelSetting(
+                f"latent_dim is {latent_dim}, expected fewer than the"
+                f" {self.wavelets.features} wavelet features",
+                hint="Give another latent_dim",
+                field="latent_dim",
+            )
         self.encoder = nn.Linear(self.wavelets.features, latent_dim)
         self.decoder = nn.Linear(latent_dim, self.wavelets.features)
         self.log_variance = nn.Parameter(torch.zeros(latent_dim))  # of the posterior
@@ -42,7 +48,8 @@ class WaveletPCA(Model):
     @torch.no_grad()
     def initialise(self, images: Tensor) -> None:
         """Fit by maximum likelihood, all distributions together, see `Model`."""
-        mean, covariance = feature_moments(self.wavelets, images.flatten(0, 1))
+        chunks = images.flatten(0, 1).split(CHUNK)
+        mean, covariance = moments(self.wavelets(chunk.float() / 255) for chunk in chunks)
         values, vectors = torch.linalg.eigh(covariance)  # ascending
         kept, axes = values[-self.latent_dim :], vectors[:, -self.latent_dim :]
         noise = values[: -self.latent_dim].mean()
@@ -73,16 +80,3 @@ class WaveletPCA(Model):
     def _posterior(self, features: Tensor) -> DiagonalGaussian:
         mean = self.encoder(features)
         return DiagonalGaussian(mean, torch.zeros_like(mean) + self.log_variance)
-
-
-def feature_moments(wavelets: WaveletTransform, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [feature] and covariance [feature, feature] of uint8 images [image, pixel]; float64."""
-    size = wavelets.features
-    total = torch.zeros(size, dtype=torch.float64, device=images.device)
-    products = torch.zeros(size, size, dtype=torch.float64, device=images.device)
-    for chunk in images.split(_CHUNK):
-        features = wavelets(chunk.float() / 255)
-        total += features.sum(0)
-        products += features.T @ features  # float32 products of 1,000 rows, summed in float64
-    mean = total / len(images)
-    return mean, products / len(images) - torch.outer(mean, mean)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metavae_training.fit import choose_device
+from metavae_training.fit import OutOfMemory, choose_device
 from metavae_training.paper.cells import Cell, complete
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
@@ -79,13 +79,20 @@ class CeilingCell(Cell):
 
     def measure(self) -> list[Item]:
         """Train the network on the value's training images, and test it on its test images."""
-        accuracy = supervised_accuracy(
-            self._part("train"),
-            self._part("test"),
-            self.settings,
-            seed=self.seed,
-            device=choose_device(self.study.device),
-        )
+        device = choose_device(self.study.device)
+        try:
+            accuracy = supervised_accuracy(
+                self._part("train"),
+                self._part("test"),
+                self.settings,
+                seed=self.seed,
+                device=device,
+            )
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(
+                f"{self} needs more memory than {device} has free",
+                hint="Give --device cpu, or wait until others have left the device",
+            ) from error
         return [
             Item(
                 kind="ceiling",

@@ -9,11 +9,12 @@ from typing import Any
 
 from metavae_training.jobs import Job
 from metavae_training.paper.results import Item, Results
-from metavae_training.paper.study import CONTEXT_SIZE, Study
+from metavae_training.paper.study import Study
 from metavae_training.paper.trained import bundle_of
 from metavae_training.recipes import Recipe
 from metavae_zoo.commands import probe_command
 from metavae_zoo.families import family
+from metavae_zoo.summary import CONTEXT_SIZE
 
 SEEDLESS_FLOORS = ("raw_pixels", "pca")
 PROJECTION = "random_projection"
@@ -157,7 +158,7 @@ class FloorCell(Cell):
         """Probe the untrained encoder by the client's command, with the floors beside it."""
         found = probe(self.study, self.job, "own", CONTEXT_SIZE, floors=self._names, seed=self.seed)
         untrained = model_items(self.study, self.job, found, "own", CONTEXT_SIZE)
-        made = self.study.made_by(self.recipe.family, self._initialisation)
+        made = self.study.made_of(self.recipe.family, self._initialisation)
         as_floor = {"kind": "floor", "model": UNTRAINED, **made}
         return [item.model_copy(update=as_floor) for item in untrained] + [
             Item(
@@ -168,7 +169,8 @@ class FloorCell(Cell):
                 seed=None if name in SEEDLESS_FLOORS else self.seed,
                 value=at["value"],
                 accuracy=at["floors"][name],
-                **self.study.made_by(self.recipe.family, None),
+                **self.study.made_of(self.recipe.family, None),
+                commit=found["commit"],
             )
             for at in found["values"]
             for name in self._names
@@ -220,7 +222,8 @@ def model_items(
             context_size=context_size if takes_context else 0,
             draw=draw,
             accuracy=accuracy,
-            **study.made_by(job.recipe.family, job.recipe),
+            **study.made_of(job.recipe.family, job.recipe),
+            commit=found["commit"],
         )
         for at in found["values"]
         for draw, accuracy in enumerate(at["draws"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metavae_training.options import DATA_ROOT, DEVICE
 from metavae_zoo.errors import MetavaeError
 
 if TYPE_CHECKING:
@@ -89,23 +90,13 @@ _OPTIONS = (
         show_default=True,
         help="Folder of the results.",
     ),
-    click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
-        show_default=True,
-        help="Where to train.",
-    ),
+    DEVICE,
     click.option(
         "--workers",
         type=click.IntRange(1),
         help="Training runs at once  [default: one per core; one on a GPU].",
     ),
-    click.option(
-        "--data-root",
-        type=click.Path(path_type=Path),
-        help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache.",
-    ),
+    DATA_ROOT,
     click.option("--no-train", is_flag=True, help="Measure what is trained, leave out the rest."),
 )
 

@@ -73,12 +73,16 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
 
 
 def model_cells(study: Study) -> Iterator[ModelCell]:
-    """Every model, seed by seed, of every split and family; splits come in the study's order."""
+    """Every model, seed by seed, of every split and family; splits come in the study's order.
+
+    What is fitted in closed form, in no epochs, is the same for every seed: it has seed 0 alone.
+    """
     for split in study.splits:
         for seed in range(study.seeds):
             for family in study.families:
                 for model in study.models:
-                    if recipe := study.recipe(model, family, split):
+                    recipe = study.recipe(model, family, split)
+                    if recipe and (seed == 0 or recipe.epochs > 0):
                         yield ModelCell(study, recipe, seed)
 
 

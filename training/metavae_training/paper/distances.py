@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from metavae_training.jobs import Job
 from metavae_training.paper.cells import Cell, complete
 from metavae_training.paper.results import Item, Results
-from metavae_training.paper.study import CONTEXT_SIZE, Study
+from metavae_training.paper.study import Study
 from metavae_training.paper.trained import bundle_of
 from metavae_training.recipes import Recipe
 from metavae_zoo.embedder import Embedder, OnnxEmbedder
 from metavae_zoo.families import Family, family
+from metavae_zoo.summary import CONTEXT_SIZE
 
 Codes = NDArray[np.float64]  # [image, code]
 

@@ -44,9 +44,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=200, layout="constrained")
 
 
-def draw_line(
-    axes: Axes, method: Method, intervals: Mapping[float, Interval], **changes: Any
-) -> None:
+def draw_line(axes: Axes, method: Method, intervals: Mapping[float, Interval]) -> None:
     """A method's mean accuracies with a band of their intervals; a thin line for no model."""
     if not intervals:
         return
@@ -62,7 +60,7 @@ def draw_line(
     if method.dashes:
         style["dashes"] = method.dashes
     values = list(intervals)
-    axes.plot(values, [one.mean for one in intervals.values()], **style | changes)
+    axes.plot(values, [one.mean for one in intervals.values()], **style)
     if is_model:
         axes.fill_between(
             values,

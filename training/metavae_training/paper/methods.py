@@ -37,8 +37,8 @@ _MODELS = (
     Method("model", "vhe-vampprior", "VHE+VP", "#D55E00", "s", (6, 2)),
     Method("model", "vhe", "VHE", "#E69F00", "D", (6, 2, 1.5, 2)),
     Method("model", "neural-statistician", "NS", "#CC79A7", "^", (3, 1.5)),
-    Method("model", "vae", "VAE, pooled", "#009E73", "v", (1.5, 1.5)),
-    Method("model", "vae-single", "VAE, one value", "#56B4E9", "<", (8, 2, 2, 2)),
+    Method("model", "vae", "VAE (pooled)", "#009E73", "v", (1.5, 1.5)),
+    Method("model", "vae-single", "VAE (one value)", "#56B4E9", "<", (8, 2, 2, 2)),
     Method("model", "wavelet-pca", "wavelet PCA", "#882255", "P", (4, 2)),
     Method("model", "wavelet-metavae", "wavelet MetaVAE", "#000000", "*"),
 )

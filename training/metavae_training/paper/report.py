@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metavae_training.paper.collect import Collected
 from metavae_training.paper.figures import drawings
-from metavae_training.paper.results import write_whole
 from metavae_training.paper.study import Study
+from metavae_zoo.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,16 +43,15 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def left_out(collected: Collected) -> str:
-    """What is not in the table, by reason; empty where nothing is left out."""
+    """What is not in the table, by reason and seeds; empty where nothing is left out."""
     lines = []
     for reason, parts in collected.left_out.items():
-        named = [
-            f"{what} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})"
-            if seeds
-            else what
-            for what, seeds in parts.items()
-        ]
-        lines.append(f"- {reason}: {'; '.join(named)}")
+        by_seeds: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for what, seeds in parts.items():
+            by_seeds[tuple(sorted(seeds))].append(what)
+        for seeds, named in sorted(by_seeds.items()):
+            of_seeds = f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+            lines.append(f"- {reason}{of_seeds * bool(seeds)}: {', '.join(named)}")
     return "\n".join(["Left out:", "", *lines]) if lines else ""
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.files import make_writable, write_whole
 
 SCHEMA = 1
 
@@ -95,6 +95,7 @@ class Results:
         self.path = folder / f"{name}.json"
         self.name = name
         self.protocol = protocol
+        make_writable(folder)  # now, not after the first measurement
         self._own: dict[Key, Item] = {}
         self._others: list[Item] = []
         self.refresh()
@@ -164,20 +165,6 @@ class Results:
         lines = ",\n  ".join(self._own[key].to_json() for key in sorted(self._own))
         text = json.dumps(header, indent=1)[:-2] + ',\n "items": [\n  ' + lines + "\n ]\n}\n"
         write_whole(self.path, text.encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as new:
-        try:
-            new.write(content)
-            new.close()
-            os.chmod(new.name, 0o644)
-            os.replace(new.name, path)
-        except BaseException:
-            os.unlink(new.name)
-            raise
 
 
 def _decoded(path: Path) -> dict[str, Any]:

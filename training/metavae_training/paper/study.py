@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metavae_training.jobs import Job
-from metavae_training.paper.provenance import MadeBy, MadeOf, code_commit, data_hash, hash_of
+from metavae_training.paper.provenance import MadeBy, MadeOf, data_hash, hash_of
 from metavae_training.recipes import RECIPES, Recipe
-
-CONTEXT_SIZE = 100  # images, where the size is not what is studied
+from metavae_zoo.commit import code_commit
 
 QUICK_EPOCHS = 10
 QUICK_TRAIN_SIZE = 300

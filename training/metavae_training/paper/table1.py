@@ -93,7 +93,9 @@ def _table(
             rows.append([method.label, trained, *cells])
             paper = [published.table_1(method.model, trained, varied) for varied in families]
             if any(paper) and not relative:
-                rows.append(["paper", trained, *(f"{number:.2f}" for number in paper if number)])
+                rows.append(
+                    ["paper", trained, *(f"{number:.2f}" if number else "" for number in paper)]
+                )
     return markdown_table(head, rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.cells import probe_protocol
 from metavae_training.paper.collect import collect, floor_cells, model_cells
 from metavae_training.paper.figures import new_figure
-from metavae_training.paper.methods import Method, all_methods
+from metavae_training.paper.methods import Method, all_methods, models
 from metavae_training.paper.report import Report, left_out, markdown_table
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
+from metavae_training.recipes import RECIPES
 from metavae_zoo import published
 
 if TYPE_CHECKING:
@@ -42,13 +44,13 @@ def table2(study: Study) -> Report:
 def accuracy_table(
     items: Sequence[Item], methods: Sequence[Method], families: Sequence[str], split: str
 ) -> str:
-    """A row per method; a column per family, and the paper's beside it where it has one."""
-    head, columns = ["", "seeds"], [[method.label for method in methods], []]
-    columns[1] = [_seeds(method.of(items)) for method in methods]
-    for family in families:
-        here = of_split(items, family, split)
+    """A row per method that has items; a column per family, and the paper's beside it."""
+    by_family = {family: of_split(items, family, split) for family in families}
+    methods = [one for one in methods if any(one.of(here) for here in by_family.values())]
+    head, columns = [""], [[method.label for method in methods]]
+    for family, here in by_family.items():
         head.append(family)
-        columns.append([with_interval(over_seeds(method.of(here))) for method in methods])
+        columns.append([_cell(method.of(here)) for method in methods])
         paper = [published.table_2(method.model, family, split) for method in methods]
         if any(paper):
             head.append("paper")
@@ -64,13 +66,26 @@ def protocol_note(study: Study, *, ceiling: bool = True) -> str:
         f" of {study.test_size or 'all'} test images there; mean over the held-out values and"
         f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
         " A context is of the same distribution and part, and serves all images of a draw. ±: 95%"
-        " interval over training seeds (Student's t)."
+        " interval over training seeds (Student's t), whose number is in brackets."
+        f" {_storage(study)}"
     ) + (" The supervised CNN is taught with the labels of each held-out value itself." * ceiling)
 
 
-def _seeds(items: Sequence[Item]) -> str:
-    seeds = {item.seed for item in items}
-    return "" if seeds == {None} else str(len(seeds))
+def _storage(study: Study) -> str:
+    """How the weights of what is measured are stored."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for method in models(study.models):
+        of_model = (recipe for recipe in RECIPES.values() if recipe.model == method.model)
+        if (first := next(of_model, None)) is not None:
+            labels[first.weights].append(method.label)
+    stored = "; ".join(f"{weights} for {', '.join(which)}" for weights, which in labels.items())
+    return f"Models are measured as they are exported, their weights stored as {stored}."
+
+
+def _cell(items: Sequence[Item]) -> str:
+    """Such as `0.885 ± 0.003 (3)`; without seeds where nothing is drawn."""
+    seeds = {item.seed for item in items} - {None}
+    return with_interval(over_seeds(items)) + f" ({len(seeds)})" * bool(seeds)
 
 
 def _has_paper(study: Study) -> bool:

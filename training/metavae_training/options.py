@@ -1,0 +1,21 @@
+"""Options that several commands of `metavae-train` have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DATA_ROOT = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
+)
+
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="`cuda` is refused where there is none; `auto` takes it where there is one.",
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from metavae_training.fit import cpu_has_bf16
+from metavae_zoo.commit import code_commit
 
 
 def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": _commit(),
+        "commit": code_commit(),
     }
 
 
@@ -70,15 +70,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of this repository, `-dirty` where it was changed since; None outside of one."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    here = Path(__file__).parent
-    try:
-        return subprocess.run(
-            command, cwd=here, check=True, capture_output=True, text=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

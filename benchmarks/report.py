@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from variants import PRODUCTS, STEPS, Key, Turn
+from variants import PLAIN, PRODUCTS, STEPS, Key, Turn
 
 TARGETS = {"over_plain_loop": 20.0, "of_same_shapes": 0.6}
 
@@ -37,7 +37,7 @@ def summarise(turns: dict[Key, list[Turn]], memory: dict[Key, dict[str, int]]) -
 
     A ratio is taken round by round, of two turns that followed each other, and then its median.
     """
-    plain: Key = ("plain loop", "fp32")
+    plain: Key = (PLAIN, "fp32")
     steps = {
         f"{kind}, {precision}": {
             "images_per_second": spread([turn.images_per_second for turn in taken]),

@@ -2,7 +2,7 @@
 
 In one run on one machine, turn by turn: metavae's own training step in fp32 and bf16, the plain
 loop that it replaces, and the machine's rate of matrix products, of the step's own shapes and of
-a large square. Writes every turn to a JSON file and prints a table.
+a large square. Writes every turn to a JSON file, and a table beside it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from machine import describe_machine, has_bf16
 from metavae_training.data import load_corpus
 from metavae_training.fit import choose_device
 from metavae_training.recipes import Recipe, recipe
+from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
+from metavae_zoo.files import make_writable, write_whole
 from precision import compare_precisions
 from report import summarise, table
-from variants import STEPS, Key, Turn
+from variants import PLAIN, STEPS, Key, Turn
 from workers import Job, Worker
 
 SCHEMA = 1
@@ -34,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "training.json"
 
 # What is divided by one another takes turns one after another.
 VARIANTS: list[Key] = [
-    ("plain loop", "fp32"),
+    (PLAIN, "fp32"),
     ("metavae", "fp32"),
     ("same shapes", "fp32"),
     ("square", "fp32"),
@@ -44,7 +46,7 @@ VARIANTS: list[Key] = [
 ]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
 @click.option("--recipe", "name", help=f"[default: {MNIST}, or {DIGITS} where MNIST is not]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -76,30 +78,28 @@ def main(
     Every time is taken on this machine in this run, in turns that alternate; ratios are of turns
     of the same round. Run it on a machine that does nothing else.
     """
-    try:
-        place = choose_device(device)
-        threads = threads or torch.get_num_threads()
-        torch.set_num_threads(threads)
-        compared = recipe(elbo_recipe)
-        chosen, images = _load(name)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        result: dict[str, Any] = {
-            "schema": SCHEMA,
-            "machine": describe_machine(place, threads),
-            "recipe": chosen.to_dict(),
-            "images": list(images.shape),
-            "turn_seconds": seconds,
-        }
-        result |= summarise(*_measure(chosen, images, place, threads, seconds, repeats))
-        if elbo:
-            result["elbo"] = compare_precisions(
-                compared, seeds=elbo_seeds, epochs=elbo_epochs, device=place
-            )
-    except MetavaeError as error:
-        raise click.ClickException(str(error)) from error
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    click.echo(table(result))
-    click.echo(f"\nwritten to {out}")
+    make_writable(out.parent)
+    place = choose_device(device)
+    threads = threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    compared = recipe(elbo_recipe)
+    chosen, images = _load(name)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "machine": describe_machine(place, threads),
+        "recipe": chosen.to_dict(),
+        "images": list(images.shape),
+        "turn_seconds": seconds,
+    }
+    result |= summarise(*_measure(chosen, images, place, threads, seconds, repeats))
+    if elbo:
+        result["elbo"] = compare_precisions(
+            compared, seeds=elbo_seeds, epochs=elbo_epochs, device=place
+        )
+    shown = table(result)
+    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(out.with_suffix(".md"), f"```\n{shown}\n```\n".encode())
+    click.echo(f"{shown}\n\nwritten to {out}")
 
 
 def _load(name: str | None) -> tuple[Recipe, np.ndarray]:

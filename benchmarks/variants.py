@@ -203,5 +203,6 @@ Key = tuple[str, Precision]  # a variant's name: its kind and its arithmetic
 
 _Make = Callable[[Recipe, Precision, Tensor], Variant]
 
-STEPS: dict[str, _Make] = {"plain loop": PlainStep, "metavae": MetavaeStep}
+PLAIN = "plain loop"
+STEPS: dict[str, _Make] = {PLAIN: PlainStep, "metavae": MetavaeStep}
 PRODUCTS: dict[str, _Make] = {"same shapes": SameShapes, "square": Square}

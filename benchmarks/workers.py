@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from machine import memory_in_use, peak_memory
+from metavae_training.memory import keep_freed_memory
 from metavae_training.recipes import Precision, Recipe
-from variants import PRODUCTS, STEPS, Key, Turn, Variant, take_turn
+from variants import PLAIN, PRODUCTS, STEPS, Key, Turn, Variant, take_turn
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ _here: list[_Here] = []
 
 
 def _prepare(job: Job) -> None:
+    if job.kind != PLAIN:
+        keep_freed_memory()  # as `metavae-train` does, and to the products' good as well
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
     images = torch.from_numpy(np.load(job.images)).to(device)

@@ -1,0 +1,1 @@
+"""What the changes that led to wavelet-metavae gave, judged without held-out values."""

@@ -1,0 +1,85 @@
+"""The table of changes, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from encoder.changes import CHANGES, Change
+from metavae_zoo.card import Interval
+from metavae_zoo.statistics import confidence_interval
+
+# Accuracies of a change, at each value: by family.
+Judged = dict[str, dict[str, list[float]]]
+
+
+def markdown(result: dict[str, Any], source: str) -> str:
+    """The whole page that a result file becomes."""
+    families: list[str] = result["families"]
+    judged: Judged = {
+        change.name: {name: here for name in families if (here := _of(result, name, change.name))}
+        for change in CHANGES
+    }
+    rows = [_row(change, judged, families) for change in CHANGES if judged[change.name]]
+    head = ["change", "to", *families, "gave", "kept"]
+    sizes = result["sizes"]
+    values = "\n".join(
+        f"- {name}: fitted on {_listed(one['fitted_values'])}, judged at"
+        f" {_listed(one['judged_values'])}"
+        for name, one in result["accuracies"].items()
+    )
+    return f"""# What each change to the encoder gave
+
+How `wavelet-metavae` came about, change by change, also those that gave nothing. Model choice may
+see no held-out value, so all of this is inside the *training* values of the contiguous splits: an
+encoder is fitted on some of them and judged at those next to the held-out ones.
+
+{values}
+
+The encoder is fitted on {sizes["encoder"]:,} images a value. At each judged value a logistic
+regression is fitted on the codes of {sizes["train"]:,} other images, and tested on those of
+{sizes["test"]:,} more. The numbers are therefore not those of the tables of results, which are
+measured at held-out values with all images.
+
+{_table(head, rows)}
+
+*Gave*: the mean difference of accuracy to the row it was made to, in points, with its 95% interval
+over the judged values of all families (Student's t). One fit each, seed 0. Trained rows see
+{result["epochs"]} epochs of these fewer images.
+
+Made by `python benchmarks/encoder_changes.py`; every number, and the commit it was made with, is in
+`{source}`.
+"""
+
+
+def _of(result: dict[str, Any], family: str, change: str) -> list[float]:
+    return result["accuracies"][family]["changes"].get(change, {}).get("accuracies", [])
+
+
+def _row(change: Change, judged: Judged, families: Sequence[str]) -> list[str]:
+    own, before = judged[change.name], judged.get(change.on, {})
+    gains = [
+        100 * (after - earlier)
+        for family in own
+        for after, earlier in zip(own[family], before.get(family, []), strict=False)
+    ]
+    means = [f"{np.mean(own[name]):.3f}" if name in own else "" for name in families]
+    to = next((one.label for one in CHANGES if one.name == change.on), "")
+    gave = _points(confidence_interval(gains)) if gains else ""
+    return [change.label, to, *means, gave, "yes" if change.kept else ""]
+
+
+def _points(gain: Interval) -> str:
+    around = f" ± {gain.half_width:.1f}" if gain.half_width is not None else ""
+    return f"{gain.mean:+.1f}{around}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,170 @@
+"""Encoders that are trained: wavelet-metavae as it ships, and with one thing changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from encoder.inner import Encode
+from metavae_training.data import Corpus
+from metavae_training.epochs import train_epoch
+from metavae_training.fit import build_optimizer
+from metavae_training.models import Batch, WaveletMetaVAE
+from metavae_training.networks import AggregationNetwork, ParallelDecoder
+from metavae_training.objectives import (
+    DiagonalGaussian,
+    Elbo,
+    bernoulli_log_likelihood,
+    gaussian_log_likelihood,
+)
+from metavae_training.recipes import Recipe
+
+EPOCHS = 4  # of fewer images and values than the recipe's 2
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, its settings, and what its training changes in the recipe of wavelet-metavae."""
+
+    model: type[WaveletMetaVAE] = WaveletMetaVAE
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    def fit(self, images: Tensor, recipe: Recipe) -> Encode:
+        """Train on images uint8 [value, image, pixel] with seed 0."""
+        recipe = recipe.changed({"epochs": EPOCHS} | self.recipe)
+        corpus = Corpus(images, images[:, :0])
+        torch.manual_seed(0)
+        settings = recipe.model_settings | self.settings
+        model = self.model(distributions=corpus.distributions, pixels=corpus.pixels, **settings)
+        model.initialise(images)
+        optimizer = build_optimizer(model, recipe)
+        with tqdm(disable=True) as bar:
+            for epoch in range(1, recipe.epochs + 1):
+                train_epoch(model, optimizer, corpus, recipe, 0, epoch, bar)
+        model.eval()
+
+        def encode(view: Tensor, context: Tensor) -> Tensor:
+            summary = model.features(context.float() / 255).mean(0)
+            return model.posterior(view.float() / 255, summary.expand(len(view), -1)).mean
+
+        return encode
+
+
+class NoLinearPath(WaveletMetaVAE):
+    """The networks alone: no linear path beside them, started at random as usual."""
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Start the linear path from nothing and keep it there, see `Model`."""
+        super().initialise(images)
+        self.linear_path.weight.zero_()
+        self.linear_path.requires_grad_(False)
+        self.log_variance.zero_()
+        self.aggregation_network.out.reset_parameters()
+
+
+class NoContext(WaveletMetaVAE):
+    """Every context says the same: nothing."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Per-image features, see `Model`."""
+        return 0 * super().features(x)
+
+
+class NoDistortion(WaveletMetaVAE):
+    """The plain MetaELBO: the encoder sees the image that the decoder explains."""
+
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The bound's terms, see `Model`."""
+        target = self._standardised(batch.queries)
+        posterior = _posterior(self, batch, batch.queries)
+        decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(target.shape)
+        log_likelihood = gaussian_log_likelihood(target, decoded, self.log_noise)
+        return Elbo(log_likelihood, posterior.kl_to_standard_normal())
+
+
+class PixelDecoder(WaveletMetaVAE):
+    """Decoders that explain the pixels of the image instead of its wavelet features."""
+
+    def __init__(self, *, distributions: int, pixels: int, hidden: int = 200, **rest: Any) -> None:
+        super().__init__(distributions=distributions, pixels=pixels, hidden=hidden, **rest)
+        widths = [self.latent_dim, hidden, hidden, pixels]
+        self.decoders = ParallelDecoder(distributions, widths)
+
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The bound's terms, see `Model`."""
+        x = batch.queries
+        posterior = _posterior(self, batch, self._distorted(x, generator))
+        logits = self.decoders(posterior.draw(generator).flatten(1, 2)).view(x.shape)
+        return Elbo(bernoulli_log_likelihood(x, logits), posterior.kl_to_standard_normal())
+
+
+class WeightedKL(WaveletMetaVAE):
+    """The KL term counts `kl_weight` times (Higgins et al., ICLR 2017)."""
+
+    def __init__(self, *, kl_weight: float, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.kl_weight = kl_weight
+
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The bound's terms, see `Model`."""
+        found = super().elbo(batch, generator)
+        return Elbo(found.log_likelihood, self.kl_weight * found.kl_z)
+
+
+class Modulated(WaveletMetaVAE):
+    """The context scales and shifts every wavelet feature (Perez et al., AAAI 2018)."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.modulation = nn.Linear(self.feature_dim, 2 * self.wavelets.features)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
+        """q(z | D, x), see `Model`."""
+        gain, shift = self.modulation(summary).float().chunk(2, dim=-1)
+        return _of_features(self, self._standardised(x) * (1 + gain) + shift, summary)
+
+
+class AttentionPooling(WaveletMetaVAE):
+    """Context elements count by a learned weight: both sums are means, so pooling stays a mean."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        hidden, self.feature_dim = self.feature_dim, self.feature_dim + 1
+        self.score = nn.Linear(hidden, 1)
+        self.aggregation_network = AggregationNetwork(
+            self.wavelets.features, hidden, hidden, self.latent_dim
+        )
+        nn.init.zeros_(self.aggregation_network.out.weight)
+        nn.init.zeros_(self.aggregation_network.out.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Per-image features, see `Model`."""
+        plain = super().features(x)
+        weight = self.score(plain).float().clamp(-10, 10).exp()
+        return torch.cat([weight * plain, weight], dim=-1)
+
+    def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
+        """q(z | D, x), see `Model`."""
+        pooled = summary[..., :-1] / summary[..., -1:]
+        return _of_features(self, self._standardised(x), pooled)
+
+
+def _of_features(model: WaveletMetaVAE, seen: Tensor, summary: Tensor) -> DiagonalGaussian:
+    networks = model.aggregation_network(seen, summary)
+    return DiagonalGaussian(
+        model.linear_path(seen).float() + networks.mean,
+        model.log_variance + networks.log_variance,
+    )
+
+
+def _posterior(model: WaveletMetaVAE, batch: Batch, seen: Tensor) -> DiagonalGaussian:
+    summary = model.features(batch.contexts).mean(dim=-2, keepdim=True)
+    return model.posterior(seen, summary)

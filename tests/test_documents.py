@@ -1,0 +1,50 @@
+"""Claims about the documents: their figures come from files that a command wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from encoder.report import markdown
+from metavae_zoo.bundle import open_bundle
+from metavae_zoo.cli import results_table
+from metavae_zoo.index import read_index, shipped_bundles
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path
+    for folder in (".", "docs", "model_zoo", "results")
+    for path in (ROOT / folder).glob("*.md")
+)
+
+
+def block(document: str, name: str) -> str:
+    """What stands between the comment that names a source, and the next one."""
+    return (ROOT / document).read_text().split(f"<!-- {name} -->\n")[1].split("\n<!-- end -->")[0]
+
+
+def test_the_table_of_models_is_the_one_of_the_shipped_cards():
+    cards = [open_bundle(shipped_bundles() / name).card for name in read_index()]
+    assert block("model_zoo/README.md", "`metavae-zoo list --markdown`") == results_table(cards)
+
+
+def test_table_2_of_the_readme_is_the_one_of_the_results():
+    written = (ROOT / "results" / "table2.md").read_text()
+    table = [line for line in written.splitlines() if line.startswith("|")]
+    assert block("README.md", "results/table2.md").splitlines() == table
+
+
+def test_the_page_of_encoder_changes_is_the_one_of_its_results():
+    source = "benchmarks/results/encoder-changes.json"
+    result = json.loads((ROOT / source).read_text())
+    assert (ROOT / "docs" / "encoder-changes.md").read_text() == markdown(result, source)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_links_to_is_there(document):
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    for target in targets:
+        assert "://" in target or (document.parent / target).exists(), target

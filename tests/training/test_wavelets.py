@@ -73,7 +73,7 @@ def test_batches_of_any_shape_give_the_same_features():
 def test_wavelet_pca_is_pca_with_components_of_about_unit_variance(fitted, corpus):
     images = corpus.train.flatten(0, 1)
     features = fitted.wavelets(images.float() / 255).double().numpy()
-    reference = PCA(40).fit(features)
+    reference = PCA(40, svd_solver="full").fit(features)
     codes = fitted.posterior(images.float() / 255, torch.zeros(0)).mean.detach().double().numpy()
     expected = reference.transform(features) / np.sqrt(reference.explained_variance_)
     ratio = codes[:, ::-1].std(0)
@@ -81,7 +81,7 @@ def test_wavelet_pca_is_pca_with_components_of_about_unit_variance(fitted, corpu
         abs(np.corrcoef(one, other)[0, 1])
         for one, other in zip(codes[:, ::-1].T, expected.T, strict=True)
     ]
-    assert min(correlation) > 0.999
+    assert min(correlation) > 0.9999
     assert (ratio < 1).all()
     assert (ratio > 0.8).all()
 

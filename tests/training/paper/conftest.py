@@ -9,11 +9,15 @@ import pytest
 from metavae_training.paper import collect as collect_module
 from metavae_training.paper import study as study_module
 from metavae_training.paper.study import Study
+from metavae_zoo import index
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """A study of two models over two families, in which no run is ever there."""
+    """A study of two models over two families, in which nothing is ever trained."""
+    nothing = tmp_path / "zoo"
+    monkeypatch.setenv("METAVAE_ZOO", str(nothing))
+    monkeypatch.setattr(index, "shipped_bundles", lambda: nothing)
     monkeypatch.setattr(study_module, "data_hash", lambda family, root: "d")
     monkeypatch.setattr(collect_module, "sweep", lambda jobs, **options: [])
     return Study(

@@ -73,9 +73,9 @@ class CeilingCell(Cell):
         )
         return complete(items, [self.value], 1)
 
-    def ready(self) -> bool:
+    def ready(self, study: Study) -> bool:
         """Whether the study trains: measuring it is training it."""
-        return self.study.train
+        return study.train
 
     def measure(self) -> list[Item]:
         """Train the network on the value's training images, and test it on its test images."""

@@ -10,7 +10,7 @@ from typing import Any
 from metavae_training.jobs import Job
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
-from metavae_training.paper.trained import bundle_of
+from metavae_training.paper.trained import bundle_of, is_trained
 from metavae_training.recipes import Recipe
 from metavae_zoo.commands import probe_command
 from metavae_zoo.families import family
@@ -44,9 +44,9 @@ class Cell(ABC):
     def found(self, results: Results) -> list[Item] | None:
         """The cell's items, if all of them are there and still good."""
 
-    def ready(self) -> bool:
+    def ready(self, study: Study) -> bool:
         """Whether what the cell needs is trained."""
-        return self.job is None or self.job.finished()
+        return self.job is None or is_trained(self.job, study.data_root)
 
     @abstractmethod
     def measure(self) -> list[Item]:

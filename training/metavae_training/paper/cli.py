@@ -36,8 +36,9 @@ def paper() -> None:
     """Make the paper's tables and figures: train what is missing, measure, write.
 
     Each command adds to OUT/NAME.json every number that it measures, and draws up OUT/NAME.md,
-    .png and .svg from them. What is there already is neither trained nor measured again; stopped
-    at any point, the same command goes on.
+    .png and .svg from them. What is there already is neither trained nor measured again, and what
+    the zoo ships (of the same recipe, seed and data) is measured as it ships; stopped at any point,
+    the same command goes on.
     """
 
 
@@ -97,7 +98,7 @@ _OPTIONS = (
         help="Training runs at once  [default: one per core; one on a GPU].",
     ),
     DATA_ROOT,
-    click.option("--no-train", is_flag=True, help="Measure what is trained, leave out the rest."),
+    click.option("--no-train", is_flag=True, help="Measure what is trained or ships, leave out the rest."),
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from metavae_training.paper.cells import Cell, FloorCell, ModelCell
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
+from metavae_training.paper.trained import is_trained
 from metavae_training.sweep import sweep
 from metavae_zoo.errors import MetavaeError
 
@@ -53,7 +54,7 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
         results.refresh()  # another process may have measured it
         if cell.found(results) is not None:
             continue
-        if not cell.ready():
+        if not cell.ready(study):
             tried = cell.job is not None and cell.job.folder in failed
             collected.leave_out(TRAINING_FAILED if tried else NOT_TRAINED, cell.needs, cell.seed)
             continue
@@ -110,7 +111,7 @@ def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:
     wanted = [
         job
         for job in jobs.values()
-        if not job.finished() and (study.train or job.recipe.epochs == 0)
+        if (study.train or job.recipe.epochs == 0) and not is_trained(job, study.data_root)
     ]
     outcomes = sweep(
         wanted,

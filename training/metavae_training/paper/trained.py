@@ -1,26 +1,54 @@
-"""From a finished training run to the bundle that is measured."""
+"""From a finished training run, or a model that ships trained, to the bundle that is measured."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from metavae_training.checkpoint import load_checkpoint
 from metavae_training.export import export
 from metavae_training.jobs import Job
-from metavae_zoo.bundle import Bundle, open_bundle
-from metavae_zoo.errors import BadBundle
+from metavae_training.paper.provenance import data_hash
+from metavae_zoo.bundle import Bundle, copy_bundle, open_bundle
+from metavae_zoo.errors import BadBundle, UnknownName
+from metavae_zoo.index import find_bundle
+
+
+def is_trained(job: Job, data_root: Path | None) -> bool:
+    """Whether the run is finished, or the zoo has the model that it ends in."""
+    return job.finished() or _shipped(job, data_root) is not None
 
 
 def bundle_of(job: Job, data_root: Path | None) -> Bundle:
-    """The bundle of a finished run's best weights, exported where it is not there yet."""
+    """The bundle of a trained job, in the job's folder.
+
+    It is of a finished run's best weights, exported where that is not done yet; of a job that has
+    no finished run it is a copy of the zoo's.
+    """
     path = job.folder / job.recipe.name
-    try:
+    finished = job.finished()
+    shipped = None if finished else _shipped(job, data_root)
+    with suppress(BadBundle):  # none yet, or half a one
         bundle = open_bundle(path)
-        if _is_of(bundle, job):
+        if bundle.card.digest == shipped.card.digest if shipped else _is_of(bundle, job):
             return bundle
-    except BadBundle:
-        pass  # none yet, or half a one
+    if shipped:
+        return copy_bundle(shipped, path)
     return export(load_checkpoint(job.checkpoint), path, data_root=data_root)
+
+
+def _shipped(job: Job, data_root: Path | None) -> Bundle | None:
+    """The zoo's model of this very recipe, seed and data, trained to the end and measured."""
+    try:
+        bundle = find_bundle(job.recipe.name)
+    except (UnknownName, BadBundle):
+        return None
+    card = bundle.card
+    is_it = (card.recipe, card.seed) == (job.recipe.to_dict(), job.seed)
+    if not is_it or card.results is None:
+        return None
+    same_data = card.data_sha256.startswith(data_hash(job.recipe.family, data_root))
+    return bundle if same_data else None
 
 
 def _is_of(bundle: Bundle, job: Job) -> bool:

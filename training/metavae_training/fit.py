@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from metavae_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from metavae_training.data import load_corpus
+from metavae_training.data import Corpus, load_corpus
 from metavae_training.epochs import Terms, train_epoch, validate
 from metavae_training.models import MODELS, Model
 from metavae_training.recipes import BadRecipe, Recipe
@@ -137,25 +137,17 @@ def _fit(
     checkpoint = Checkpoint.start(recipe, seed=seed, data_sha256=data_sha256)
 
     with _alone_in(out):
-        path = out / CHECKPOINT
-        if path.exists():
-            found = load_checkpoint(path)
-            _check_same_run(found, checkpoint, path)
-            checkpoint = found
-            checkpoint.restore(model, optimizer)
-        else:
-            model.initialise(corpus.train)
+        checkpoint = _begin(out / CHECKPOINT, checkpoint, model, optimizer, corpus)
         log = _Log(out / LOG, checkpoint)
-
         per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
         with (
             _bar(recipe, checkpoint, per_epoch, progress) as bar,
-            _Saver(path, checkpoint) as saver,
+            _Saver(out / CHECKPOINT, checkpoint) as saver,
         ):
+            # Epoch 0 is the untrained model: what training starts from, and the whole of a
+            # recipe whose model is fitted in closed form.
             for epoch in range(checkpoint.epoch + 1, recipe.epochs + 1):
                 started = time.monotonic()
-                # Epoch 0 is the untrained model: what training starts from, and the whole of a
-                # recipe whose model is fitted in closed form.
                 trained = (
                     train_epoch(model, optimizer, corpus, recipe, seed, epoch, bar) if epoch else {}
                 )
@@ -167,6 +159,23 @@ def _fit(
                 bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}")
                 saver.take(checkpoint)
     return checkpoint
+
+
+def _begin(
+    path: Path,
+    start: Checkpoint,
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    corpus: Corpus,
+) -> Checkpoint:
+    """The checkpoint at `path`, put back into model and optimizer; without one, `start`."""
+    if not path.exists():
+        model.initialise(corpus.train)
+        return start
+    found = load_checkpoint(path)
+    _check_same_run(found, start, path)
+    found.restore(model, optimizer)
+    return found
 
 
 @contextmanager

@@ -98,7 +98,9 @@ _OPTIONS = (
         help="Training runs at once  [default: one per core; one on a GPU].",
     ),
     DATA_ROOT,
-    click.option("--no-train", is_flag=True, help="Measure what is trained or ships, leave out the rest."),
+    click.option(
+        "--no-train", is_flag=True, help="Measure what is trained or ships, leave out the rest."
+    ),
 )
 
 

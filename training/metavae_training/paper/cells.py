@@ -54,19 +54,25 @@ class Cell(ABC):
 
 
 @dataclass(frozen=True)
-class ModelCell(Cell):
-    """A trained model's accuracy at every held-out value, given contexts of one kind."""
+class TrainedCell(Cell):
+    """A cell of one trained model."""
 
     study: Study
     recipe: Recipe
     seed: int
-    context: str = "own"
-    context_size: int = CONTEXT_SIZE
 
     @property
     def job(self) -> Job:
         """The run that trains the model."""
         return self.study.job(self.recipe, self.seed)
+
+
+@dataclass(frozen=True)
+class ModelCell(TrainedCell):
+    """A trained model's accuracy at every held-out value, given contexts of one kind."""
+
+    context: str = "own"
+    context_size: int = CONTEXT_SIZE
 
     def __str__(self) -> str:
         plain = (self.context, self.context_size) == ("own", CONTEXT_SIZE)

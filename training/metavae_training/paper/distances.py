@@ -9,12 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_training.jobs import Job
-from metavae_training.paper.cells import Cell, complete
+from metavae_training.paper.cells import TrainedCell, complete
 from metavae_training.paper.results import Item, Results
-from metavae_training.paper.study import Study
 from metavae_training.paper.trained import bundle_of
-from metavae_training.recipes import Recipe
 from metavae_zoo.embedder import Embedder, OnnxEmbedder
 from metavae_zoo.families import Family, family
 from metavae_zoo.summary import CONTEXT_SIZE
@@ -23,18 +20,10 @@ Codes = NDArray[np.float64]  # [image, code]
 
 
 @dataclass(frozen=True)
-class DistanceCell(Cell):
+class DistanceCell(TrainedCell):
     """How far one model's codes move along one family, for every value of it."""
 
-    study: Study
-    recipe: Recipe
-    seed: int
     varied: str
-
-    @property
-    def job(self) -> Job:
-        """The run that trains the model."""
-        return self.study.job(self.recipe, self.seed)
 
     def __str__(self) -> str:
         return f"{self.job}, {self.varied} varied"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from metavae_training.paper.aggregate import over_seeds, with_interval
+from metavae_training.paper.aggregate import over_seeds, with_seeds
 from metavae_training.paper.cells import ModelCell, probe_protocol
 from metavae_training.paper.collect import collect, model_cells
 from metavae_training.paper.effects import Condition, balanced_seed_means, of_condition, paragraph
@@ -78,7 +78,7 @@ def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Seq
         for condition, label in labels.items():
             here = of_condition(method.of(items), condition)
             by_family = [[item for item in here if item.family == family] for family in families]
-            rows.append([method.label, label, *(with_interval(over_seeds(f)) for f in by_family)])
+            rows.append([method.label, label, *(with_seeds(over_seeds(f)) for f in by_family)])
     return markdown_table(["", f"context of {CONTEXT_SIZE}", *families], rows)
 
 
@@ -91,7 +91,7 @@ def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study)
             for condition in conditions
         ]
         intervals = [confidence_interval(list(one.values())) if one else None for one in means]
-        rows.append([method.label, *map(with_interval, intervals)])
+        rows.append([method.label, *map(with_seeds, intervals)])
     sizes = [str(condition.size) for condition in conditions]
     table = markdown_table(["images in the context", *sizes], rows)
     return f"Mean over the families, against the size of the right context:\n\n{table}"

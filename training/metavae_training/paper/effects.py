@@ -55,7 +55,8 @@ def paragraph(
     sizes: Sequence[Condition],
 ) -> str:
     """What the numbers say, model by model; nothing in it but what is in the items."""
-    said, matters = [], {}
+    said: list[str] = []
+    matters: dict[str, bool | None] = {}
     for method in methods:
         means = {
             condition: balanced_seed_means(of_condition(method.of(items), condition), families)
@@ -68,9 +69,9 @@ def paragraph(
         }
         # Several looks for one claim: each is as much surer (Bonferroni).
         surer = 1 - 0.05 / max(1, len(wrong))
-        matters[method.label] = any(
-            _is_loss(effect(means[right], means[condition], surer)) for condition in wrong
-        )
+        sure = [effect(means[right], means[condition], surer) for condition in wrong]
+        known = any(change and change.half_width is not None for change in sure)
+        matters[method.label] = any(map(_is_loss, sure)) if known else None
         growth = effect(means[sizes[0]], means[sizes[-1]])
         said.append(
             f"- {method.label} has an accuracy of {np.mean(list(means[right].values())):.3f} with"
@@ -84,17 +85,17 @@ def paragraph(
     return "\n".join([" ".join([*_verdict(matters), how]), "", *said]) if said else ""
 
 
-def _verdict(matters: Mapping[str, bool]) -> list[str]:
+def _verdict(matters: Mapping[str, bool | None]) -> list[str]:
     """Which models lose accuracy by a wrong context, more surely than seeds vary."""
-    use = [label for label, does in matters.items() if does]
-    not_shown = [label for label, does in matters.items() if not does]
+    sentences = {
+        True: "A wrong context costs accuracy for {}.",
+        False: "No loss by a wrong context is shown for {}.",
+        None: "One seed alone cannot show whether a wrong context costs accuracy: {}.",
+    }
     return [
-        sentence
-        for labels, sentence in (
-            (use, f"A wrong context costs accuracy for {', '.join(use)}."),
-            (not_shown, f"No loss by a wrong context is shown for {', '.join(not_shown)}."),
-        )
-        if labels
+        sentence.format(", ".join(labels))
+        for answer, sentence in sentences.items()
+        if (labels := [label for label, does in matters.items() if does is answer])
     ]
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from metavae_training.paper.aggregate import of_split, over_seeds, with_interval
+from metavae_training.paper.aggregate import of_split, over_seeds, with_interval, with_seeds
 from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.cells import probe_protocol
 from metavae_training.paper.collect import collect, floor_cells, model_cells
@@ -84,8 +84,8 @@ def _storage(study: Study) -> str:
 
 def _cell(items: Sequence[Item]) -> str:
     """Such as `0.885 ± 0.003 (3)`; without seeds where nothing is drawn."""
-    seeds = {item.seed for item in items} - {None}
-    return with_interval(over_seeds(items)) + f" ({len(seeds)})" * bool(seeds)
+    drawn = any(item.seed is not None for item in items)
+    return (with_seeds if drawn else with_interval)(over_seeds(items))
 
 
 def _has_paper(study: Study) -> bool:

@@ -63,13 +63,15 @@ def run_command(*words: object, zoo: Path | None = None) -> Any:
     """
     program, *arguments = map(str, words)
     path = program_path(program)
-    line = shlex.join([program, *arguments])
+    given = {"METAVAE_ZOO": str(zoo)} if zoo else {}
+    environment = ["env", *(f"{name}={value}" for name, value in given.items())] if given else []
+    line = shlex.join([*environment, program, *arguments])
     print(f"$ {line}", file=sys.stderr)
     try:
         done = subprocess.run(
             [path, *arguments],
             stdout=subprocess.PIPE,
-            env={**os.environ, "METAVAE_ZOO": str(zoo)} if zoo else None,
+            env={**os.environ, **given},
             check=True,
         )
     except subprocess.CalledProcessError as error:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from metavae_training.memory import keep_freed_memory
 from metavae_training.options import DATA_ROOT, DEVICE
 from metavae_training.paper.cli import paper
+from metavae_training.stopping import stoppable
 from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
 
 
@@ -33,7 +34,13 @@ def list_recipes(as_json: bool) -> None:
     from metavae_training.recipes import RECIPES
 
     if as_json:
-        click.echo(json.dumps([recipe.to_dict() for recipe in RECIPES.values()], indent=2))
+        from metavae_training.fit import model_settings
+
+        all_settings = [
+            recipe.to_dict() | {"model_settings": model_settings(recipe)}
+            for recipe in RECIPES.values()
+        ]
+        click.echo(json.dumps(all_settings, indent=2))
         return
     width = max(map(len, RECIPES))
     for recipe in RECIPES.values():
@@ -57,7 +64,7 @@ def list_recipes(as_json: bool) -> None:
     metavar="SETTING=VALUE",
     multiple=True,
     help="Another setting of the recipe or its model, such as `--set batch_size=50`; repeatable."
-    " `list --json` shows them.",
+    " `list --json` shows all of them with their values.",
 )
 @click.option(
     "--out",
@@ -85,7 +92,8 @@ def run(
     """
     import torch
 
-    from metavae_training.fit import CHECKPOINT, choose_device, fit
+    from metavae_training.fit import choose_device, fit
+    from metavae_training.jobs import Job
     from metavae_training.recipes import recipe as recipe_named
 
     chosen = recipe_named(recipe)
@@ -93,16 +101,20 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     out = out or Path("runs") / recipe / f"seed-{seed}"
-    checkpoint = fit(
-        chosen,
-        out=out,
-        seed=seed,
-        device=choose_device(device),
-        data_root=data_root,
-        progress=True,
-    )
+    job = Job(chosen, seed, out)
+    if job.checkpoint.exists():
+        click.echo(f"{out}: {job.state()}", err=True)
+    with stoppable(lambda: f"{out}: {job.state()}"):
+        checkpoint = fit(
+            chosen,
+            out=out,
+            seed=seed,
+            device=choose_device(device),
+            data_root=data_root,
+            progress=True,
+        )
     result = {
-        "checkpoint": str(out / CHECKPOINT),
+        "checkpoint": str(job.checkpoint),
         "epochs": checkpoint.epoch,
         "best_epoch": checkpoint.best_epoch,
         "validation_elbo": checkpoint.best_validation_elbo,

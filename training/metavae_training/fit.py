@@ -13,11 +13,12 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from tqdm import tqdm
@@ -77,8 +78,8 @@ def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -
 
     Raises BadRecipe for settings that the model does not have.
     """
-    settings = set(inspect.signature(MODELS[recipe.model]).parameters) - {"distributions", "pixels"}
-    if unknown := sorted(set(recipe.model_settings) - settings):
+    settings = _model_defaults(recipe.model)
+    if unknown := sorted(set(recipe.model_settings) - set(settings)):
         raise BadRecipe(
             f"recipe {recipe.name} has no setting {unknown[0]!r}",
             hint=f"The settings of model {recipe.model} are {', '.join(sorted(settings))};"
@@ -90,6 +91,16 @@ def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -
         return MODELS[recipe.model](
             distributions=distributions, pixels=pixels, **recipe.model_settings
         )
+
+
+def model_settings(recipe: Recipe) -> dict[str, Any]:
+    """All settings that the recipe's model has, the defaults with the recipe's own over them."""
+    return _model_defaults(recipe.model) | recipe.model_settings
+
+
+def _model_defaults(model: str) -> dict[str, Any]:
+    parameters = inspect.signature(MODELS[model]).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
 def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
@@ -156,7 +167,10 @@ def _fit(
                 checkpoint = checkpoint.after_epoch(epoch, validation["elbo"], model, optimizer)
                 speed = {"images_per_second": round(per_epoch / seconds)} if epoch else {}
                 log.write(epoch, trained, validation, speed)
-                bar.set_postfix_str(f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}")
+                state = f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}"
+                bar.set_postfix_str(state)
+                if progress and bar.disable:  # a log file in place of a terminal
+                    print(f"{recipe.name}: {state}", file=sys.stderr, flush=True)
                 saver.take(checkpoint)
     return checkpoint
 

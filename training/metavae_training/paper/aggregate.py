@@ -71,6 +71,6 @@ def with_interval(interval: Interval | None, digits: int = 3) -> str:
     return mean if interval.half_width is None else f"{mean} ± {interval.half_width:.{digits}f}"
 
 
-def with_seeds(interval: Interval | None) -> str:
+def with_seeds(interval: Interval | None, digits: int = 3) -> str:
     """Such as `0.885 ± 0.003 (3)`, with the number of training seeds."""
-    return f"{with_interval(interval)} ({interval.n})" if interval else ""
+    return f"{with_interval(interval, digits)} ({interval.n})" if interval else ""

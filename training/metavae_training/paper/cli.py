@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from metavae_training.options import DATA_ROOT, DEVICE
+from metavae_training.stopping import stoppable
 from metavae_zoo.errors import MetavaeError
 
 if TYPE_CHECKING:
@@ -23,12 +22,6 @@ class Incomplete(MetavaeError):
     """Parts of an experiment that failed; the table is written without them."""
 
     code = "incomplete"
-
-
-class Stopped(MetavaeError):
-    """Ctrl-C or SIGTERM came between two measurements, or during one."""
-
-    code = "stopped"
 
 
 @click.group()
@@ -101,6 +94,11 @@ _OPTIONS = (
     click.option(
         "--no-train", is_flag=True, help="Measure what is trained or ships, leave out the rest."
     ),
+    click.option(
+        "--redraw",
+        is_flag=True,
+        help="Train and measure nothing: draw up what the results have already.",
+    ),
 )
 
 
@@ -114,7 +112,7 @@ def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Com
             from metavae_training.paper.report import publish
 
             study = _study(experiment.__name__, splits, **options)
-            with _stopping():
+            with stoppable(lambda: "every measurement that was finished is kept"):
                 report = experiment(study)
             click.echo(publish(study, report))
             if report.failed:
@@ -131,21 +129,6 @@ def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Com
     return command
 
 
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """SIGTERM stops as Ctrl-C does, which also ends the command that is being waited for."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Stopped(
-            "stopped; every measurement that was finished is kept",
-            hint="The same command goes on from there",
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _study(
     experiment: str,
     splits: tuple[str, ...],
@@ -156,6 +139,7 @@ def _study(
     families: list[str],
     train_size: int | None,
     no_train: bool,
+    redraw: bool,
     **places: Any,
 ) -> Study:
     from metavae_training.paper import study
@@ -177,7 +161,8 @@ def _study(
         seeds=seeds or (2 if quick else 3),
         train_size=train_size or (study.QUICK_TRAIN_SIZE if quick else None),
         test_size=study.QUICK_TEST_SIZE if quick else None,
-        train=not no_train,
+        train=not (no_train or redraw),
+        measure=not redraw,
         quick=quick,
         **places,
     )

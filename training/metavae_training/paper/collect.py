@@ -16,6 +16,7 @@ from metavae_training.sweep import sweep
 from metavae_zoo.errors import MetavaeError
 
 NOT_TRAINED = "Not trained"
+NOT_MEASURED = "Not measured"
 TRAINING_FAILED = "The training failed"
 MEASURING_FAILED = "The measurement failed"
 NO_RECIPE = "There is no such recipe"
@@ -49,16 +50,12 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
     results = Results(study.out, study.name, protocol)
     missing = [cell for cell in cells if cell.found(results) is None]
     collected = Collected()
-    failed = _train(study, missing)
-    for number, cell in enumerate(missing, 1):
+    ready = _ready(study, missing, collected)
+    for number, cell in enumerate(ready, 1):
         results.refresh()  # another process may have measured it
         if cell.found(results) is not None:
             continue
-        if not cell.ready(study):
-            tried = cell.job is not None and cell.job.folder in failed
-            collected.leave_out(TRAINING_FAILED if tried else NOT_TRAINED, cell.needs, cell.seed)
-            continue
-        print(f"[{number}/{len(missing)}] {cell}", file=sys.stderr)
+        print(f"[{number}/{len(ready)}] {cell}", file=sys.stderr)
         try:
             results.add(cell.measure())
         except MetavaeError as error:
@@ -94,6 +91,23 @@ def floor_cells(study: Study) -> Iterator[FloorCell]:
             for seed in range(study.seeds):
                 if recipe := study.recipe("metavae", family, split):
                     yield FloorCell(study, recipe, seed)
+
+
+def _ready(study: Study, missing: Sequence[Cell], collected: Collected) -> list[Cell]:
+    """The cells that can be measured, once what they need is trained; the others are left out."""
+    if not study.measure:
+        for cell in missing:
+            collected.leave_out(NOT_MEASURED, cell.needs, cell.seed)
+        return []
+    failed = _train(study, missing)
+    ready = []
+    for cell in missing:
+        if cell.ready(study):
+            ready.append(cell)
+        else:
+            tried = cell.job is not None and cell.job.folder in failed
+            collected.leave_out(TRAINING_FAILED if tried else NOT_TRAINED, cell.needs, cell.seed)
+    return ready
 
 
 def _leave_out_unknown(study: Study, collected: Collected) -> None:

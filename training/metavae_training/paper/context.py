@@ -36,6 +36,12 @@ WRONG = {
 }
 _SIZES = (1, 2, 5, 10, 50, 100, 500)
 _QUICK_SIZES = (1, 10, 100)
+_CONTEXTS = (
+    f"A context is {CONTEXT_SIZE} images, unless another number is given, of the same part of the"
+    " data, and serves all images of a draw. Another distribution is that of the value half the"
+    " family's list of values further on; one shuffle of the pixels serves all images; a summary of"
+    " zeros is what no image has, and nothing is drawn for it."
+)
 
 
 def context(study: Study) -> Report:
@@ -51,7 +57,7 @@ def context(study: Study) -> Report:
             paragraph(items, methods, study.families, RIGHT, WRONG, _own(study)),
             _kinds_table(items, methods, study.families),
             _sizes_table(items, methods, study),
-            protocol_note(study, ceiling=False),
+            protocol_note(study, context=_CONTEXTS, ceiling=False),
             f"No context, and so not shown: {named}." if without else "",
             left_out(collected),
         ],
@@ -79,7 +85,7 @@ def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Seq
             here = of_condition(method.of(items), condition)
             by_family = [[item for item in here if item.family == family] for family in families]
             rows.append([method.label, label, *(with_seeds(over_seeds(f)) for f in by_family)])
-    return markdown_table(["", f"context of {CONTEXT_SIZE}", *families], rows)
+    return markdown_table(["", "context", *families], rows)
 
 
 def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study) -> str:

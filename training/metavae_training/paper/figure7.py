@@ -14,7 +14,7 @@ from metavae_training.paper.methods import Method, all_methods
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
-from metavae_training.paper.table2 import accuracy_table, protocol_note
+from metavae_training.paper.table2 import accuracy_table, has_ceiling, protocol_note
 from metavae_zoo.families import family as family_named
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def figure7(study: Study) -> Report:
     ]
     return Report(
         title="Figure 7: accuracy at every held-out value",
-        sections=[*tables, protocol_note(study), left_out(collected)],
+        sections=[
+            *tables,
+            protocol_note(study, ceiling=has_ceiling(collected.items)),
+            left_out(collected),
+        ],
         draw=lambda: _figure(collected.items, methods, study),
         failed=collected.failed,
     )

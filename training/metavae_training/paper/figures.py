@@ -51,8 +51,8 @@ def draw_line(axes: Axes, method: Method, intervals: Mapping[float, Interval]) -
     is_model = method.kind == "model"
     style: dict[str, Any] = {
         "color": method.colour,
-        "marker": method.marker if is_model else "",
-        "markersize": 4.5,
+        "marker": method.marker,
+        "markersize": 4.5 if is_model else 4,
         "linewidth": 1.6 if is_model else 0.9,
         "zorder": 3 if is_model else 2,
         "label": method.label,

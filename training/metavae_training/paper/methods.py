@@ -43,10 +43,10 @@ _MODELS = (
     Method("model", "wavelet-metavae", "wavelet MetaVAE", "#000000", "*"),
 )
 FLOORS = (
-    Method("floor", "raw_pixels", "raw pixels", "#555555", dashes=(5, 2)),
-    Method("floor", "pca", "PCA-40", "#555555", dashes=(1.5, 1.5)),
-    Method("floor", PROJECTION, "random projection", "#999999", dashes=(5, 2)),
-    Method("floor", UNTRAINED, "untrained encoder", "#999999", dashes=(1.5, 1.5)),
+    Method("floor", "raw_pixels", "raw pixels", "#555555", "x", (5, 2)),
+    Method("floor", "pca", "PCA-40", "#555555", "+", (1.5, 1.5)),
+    Method("floor", PROJECTION, "random projection", "#999999", "1", (5, 2)),
+    Method("floor", UNTRAINED, "untrained encoder", "#999999", "2", (1.5, 1.5)),
 )
 CEILING_METHOD = Method("ceiling", CEILING, "supervised CNN", "#555555")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from metavae_training.paper.collect import Collected
 from metavae_training.paper.figures import drawings
-from metavae_training.paper.study import Study
+from metavae_training.paper.study import QUICK_EPOCHS, Study
 from metavae_zoo.files import write_whole
 
 if TYPE_CHECKING:
@@ -57,9 +57,17 @@ def left_out(collected: Collected) -> str:
 
 def publish(study: Study, report: Report) -> str:
     """Write `NAME.md`, `NAME.png` and `NAME.svg` beside the results; return the text."""
-    text = "\n\n".join([f"# {report.title}", *filter(None, report.sections)])
+    text = "\n\n".join([f"# {report.title}", *filter(None, [_quick(study), *report.sections])])
     picture = f"![{report.title}]({study.name}.png)"
     write_whole(study.out / f"{study.name}.md", f"{text}\n\n{picture}\n".encode())
     for suffix, content in drawings(report.draw).items():
         write_whole(study.out / f"{study.name}.{suffix}", content)
     return text
+
+
+def _quick(study: Study) -> str:
+    """What a quick study is not."""
+    return (
+        f"**A quick version**, which shows that everything works: after at most {QUICK_EPOCHS}"
+        " epochs a model has learned next to nothing. No conclusions can be drawn from its numbers."
+    ) * study.quick

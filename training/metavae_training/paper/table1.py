@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from metavae_training.paper.aggregate import over_seeds, with_interval
+from metavae_training.paper.aggregate import over_seeds, with_seeds
 from metavae_training.paper.collect import collect, model_cells
 from metavae_training.paper.distances import DistanceCell
 from metavae_training.paper.figures import new_figure
@@ -87,7 +88,7 @@ def _table(
     for method in methods:
         for trained in families:
             cells = [
-                with_interval(_interval(method.of(items), trained, varied, relative), digits=2)
+                with_seeds(_interval(method.of(items), trained, varied, relative), digits=2)
                 for varied in families
             ]
             rows.append([method.label, trained, *cells])
@@ -107,8 +108,8 @@ def _note(study: Study) -> str:
         f" identity, and {study.draws} context draws. Each distribution has a context of its own."
         " The spread of a model's codes is the root mean squared L2 distance between the codes of"
         " two different untransformed images: sqrt(2 Σ_k var z_k). Rows: the family trained on;"
-        " columns: the family varied. ±: 95% interval over training seeds (Student's t). Paper:"
-        f" {published.TABLE_1_SOURCE}."
+        " columns: the family varied. ±: 95% interval over training seeds (Student's t), whose"
+        f" number is in brackets. Paper: {published.TABLE_1_SOURCE}."
     )
 
 
@@ -117,9 +118,12 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
     figure = new_figure(1.2 + 2.1 * max(1, len(methods)), 5.2)
     panels = figure.subplots(2, max(1, len(methods)), squeeze=False)
     for row, relative in enumerate((False, True)):
-        for column, method in enumerate(methods):
+        matrices = [_matrix(method.of(items), families, relative) for method in methods]
+        # Of all models, which can then be compared; pale enough for the numbers on it.
+        darkest = 2.2 * np.nanmax(matrices, initial=0)
+        for column, (method, matrix) in enumerate(zip(methods, matrices, strict=True)):
             axes = panels[row, column]
-            _draw_matrix(axes, method.of(items), families, relative)
+            _draw_matrix(axes, matrix, darkest)
             axes.set_title(method.label if row == 0 else "", loc="left")
             short = [name.split("-", 1)[1] for name in families]
             axes.set_xticks(range(len(families)), short, rotation=30)
@@ -131,16 +135,18 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
     return figure
 
 
-def _draw_matrix(
-    axes: Axes, items: Sequence[Item], families: Sequence[str], relative: bool
-) -> None:
+def _matrix(items: Sequence[Item], families: Sequence[str], relative: bool) -> NDArray[np.float64]:
+    """Means: a row per family trained on, a column per family varied."""
+
     def mean(trained: str, varied: str) -> float:
         interval = _interval(items, trained, varied, relative)
         return interval.mean if interval else float("nan")
 
-    matrix = np.array([[mean(trained, varied) for varied in families] for trained in families])
-    # Pale enough for the numbers on it.
-    axes.imshow(matrix, cmap="Greys", vmin=0, vmax=1.6 * np.nanmax(matrix))
+    return np.array([[mean(trained, varied) for varied in families] for trained in families])
+
+
+def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], darkest: float) -> None:
+    axes.imshow(matrix, cmap="Greys", vmin=0, vmax=darkest)
     for (y, x), number in np.ndenumerate(matrix):
         axes.text(x, y, f"{number:.2f}", ha="center", va="center")
     axes.spines[:].set_visible(False)

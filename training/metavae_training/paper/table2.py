@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+OWN_CONTEXT = "A context is of the same distribution and part, and serves all images of a draw."
+
+
 def table2(study: Study) -> Report:
     """Measure and show every model's mean accuracy over the held-out values of each family."""
     cells = [*model_cells(study), *floor_cells(study), *ceiling_cells(study)]
@@ -32,7 +35,7 @@ def table2(study: Study) -> Report:
         title=f"Table 2: accuracy at the held-out values, {study.splits[0]} split",
         sections=[
             accuracy_table(collected.items, methods, study.families, study.splits[0]),
-            protocol_note(study),
+            protocol_note(study, ceiling=has_ceiling(collected.items)),
             f"Paper: {published.TABLE_2_SOURCE}." if _has_paper(study) else "",
             left_out(collected),
         ],
@@ -58,17 +61,22 @@ def accuracy_table(
     return markdown_table(head, list(zip(*columns, strict=True)))
 
 
-def protocol_note(study: Study, *, ceiling: bool = True) -> str:
-    """What the accuracies are of."""
+def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = True) -> str:
+    """What the accuracies are of; `context` says what contexts are, `ceiling` that there is one."""
     return (
         f"Accuracy of a logistic regression that is fitted on the embeddings of"
         f" {study.train_size or 'all'} training images at each held-out value, and tested on those"
         f" of {study.test_size or 'all'} test images there; mean over the held-out values and"
         f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
-        " A context is of the same distribution and part, and serves all images of a draw. ±: 95%"
-        " interval over training seeds (Student's t), whose number is in brackets."
+        f" {context} ±: 95% interval over training seeds (Student's t), whose number is in"
+        " brackets."
         f" {_storage(study)}"
     ) + (" The supervised CNN is taught with the labels of each held-out value itself." * ceiling)
+
+
+def has_ceiling(items: Sequence[Item]) -> bool:
+    """Whether a table of these items has a row of the ceiling."""
+    return any(item.kind == "ceiling" for item in items)
 
 
 def _storage(study: Study) -> str:
@@ -107,12 +115,15 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> F
         axes.set_axisbelow(True)
     panels[0].set_yticks(range(rows), [method.label for method in methods])
     panels[0].set_ylim(rows - 0.5, -0.5)
+    legend = {"model": ("o", "full"), "no model": ("o", "none")}
     if _has_paper(study):
+        legend["paper"] = ("d", "none")
+    for label, (marker, fill) in legend.items():
         panels[-1].plot(
-            [], [], marker="d", color="black", fillstyle="none", linestyle="", label="paper"
+            [], [], marker=marker, fillstyle=fill, color="0.4", linestyle="", label=label
         )
-        panels[-1].plot([], [], marker="o", color="black", linestyle="", label="measured")
-        figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    figure.legend(loc="outside lower right", ncols=len(legend), frameon=False)
+    figure.supxlabel("every panel has a range of its own", fontsize=8, x=0.01, ha="left")
     return figure
 
 

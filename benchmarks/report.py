@@ -110,11 +110,19 @@ def table(result: dict[str, Any]) -> str:
             "",
             *_aligned(rows),
             "",
-            f"targets: {targets['over_plain_loop']:g} times the plain loop,"
-            f" {targets['of_same_shapes']:g} of the rate of the step's own matrix products",
+            *(_target_line(name, targets[name], result["ratios"]) for name in targets),
             *_elbo_lines(result.get("elbo")),
         ]
     )
+
+
+def _target_line(name: str, target: float, ratios: dict[str, Any]) -> str:
+    """Whether a target was met, precision by precision."""
+    reached = ", ".join(
+        f"{precision} {'meets' if of[name]['median'] >= target else 'misses'} it"
+        for precision, of in ratios.items()
+    )
+    return f"target of {target:g} {name.replace('_', ' ')}: {reached}"
 
 
 def _with_spread(values: dict[str, Any] | None, form: str, unit: float = 1.0) -> str:
@@ -140,9 +148,11 @@ def _elbo_lines(elbo: dict[str, Any] | None) -> list[str]:
         return []
     difference = elbo["bf16_minus_fp32"]
     means = {name: sum(values) / len(values) for name, values in elbo["validation_elbo"].items()}
+    kl_z = [kl for values in elbo["validation_kl_z"].values() for kl in values]
     return [
         "",
         f"validation ELBO of {elbo['recipe']} after {elbo['epochs']} epochs, {difference['n']}"
         f" seeds, nats per image: fp32 {means['fp32']:.2f}, bf16 {means['bf16']:.2f};"
-        f" bf16 - fp32 {difference['mean']:+.2f} ± {difference['half_width']:.2f} (95%)",
+        f" bf16 - fp32 {difference['mean']:+.2f} ± {difference['half_width']:.2f} (95%);"
+        f" KL(z) {min(kl_z):.1f} to {max(kl_z):.1f} nats",
     ]

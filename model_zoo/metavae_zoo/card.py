@@ -74,8 +74,9 @@ class ModelCard(_Frozen):
 
     `image_shape` is (channels, height, width), `feature_dim` the width of a context summary (0
     for a model that takes no context), `latent_dim` the width of an embedding. `weights` is how
-    the graphs store matrices; `results` are of the model as it is stored. `files` maps the
-    bundle's other files to their sha256.
+    the graphs store matrices; `validation_terms` are what `validation_elbo` consists of
+    (`log_likelihood`, `kl_z`, and `kl_c` per set), in nats: a KL of 0 is a collapse. `results` are
+    of the model as it is stored. `files` maps the bundle's other files to their sha256.
     """
 
     schema_version: int = SCHEMA
@@ -94,6 +95,7 @@ class ModelCard(_Frozen):
     seed: int
     epochs_trained: int
     validation_elbo: float
+    validation_terms: dict[str, float] = {}
     data_sha256: str
     licence: str
     description: str

@@ -226,7 +226,8 @@ def _page(bundle: Bundle) -> str:
         "context": f"summary of {card.feature_dim} numbers" if card.needs_context else "none",
         "parameters": ", ".join(f"{part} {n:,}" for part, n in card.parameters.items()),
         "training": f"seed {card.seed}, best epoch {card.epochs_trained},"
-        f" validation ELBO {card.validation_elbo:.3f} nats per image",
+        f" validation ELBO {card.validation_elbo:.3f} nats per image"
+        + "".join(f", {term} {nats:.2f}" for term, nats in card.validation_terms.items()),
         "data sha256": card.data_sha256[:12],
         "digest": card.digest[:12],
         "licence": card.licence,

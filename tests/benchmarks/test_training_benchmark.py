@@ -168,7 +168,7 @@ def test_the_script_measures_and_writes_what_the_table_shows(tmp_path):
     out = tmp_path / "new folder" / "training.json"
     run = run_script(
         "--recipe", SMALL.name, "--seconds", "0.01", "--repeats", "2", "--out", str(out),
-        "--elbo", "--elbo-recipe", SMALL.name, "--elbo-epochs", "1", "--elbo-seeds", "2",
+        "--elbo", "--elbo-epochs", "1", "--elbo-seeds", "2",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     result = json.loads(out.read_text())
@@ -197,6 +197,10 @@ def test_the_script_measures_and_writes_what_the_table_shows(tmp_path):
     elbos = result["elbo"]["validation_elbo"]
     assert [len(elbos[precision]) for precision in ("fp32", "bf16")] == [2, 2]
     assert result["elbo"]["bf16_minus_fp32"]["n"] == 2
+    for name, of in result["targets"].items():
+        met = result["ratios"]["fp32"][name]["median"] >= of
+        verdict = "fp32 meets it" if met else "fp32 misses it"
+        assert f"target of {of:g} {name.replace('_', ' ')}: {verdict}" in run.stdout
 
 
 def test_a_recipe_of_another_model_is_refused_in_one_line(tmp_path):

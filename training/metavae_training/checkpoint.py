@@ -19,6 +19,7 @@ from metavae_zoo.errors import MetavaeError
 _METADATA = "metavae"
 
 Tensors = dict[str, Tensor]
+Terms = dict[str, float]  # an ELBO and its terms, by the names of Elbo.means
 
 
 class BadCheckpoint(MetavaeError):
@@ -32,7 +33,8 @@ class Checkpoint:
     """State of a run after `epoch` epochs; 0 is the untrained model, -1 not even that.
 
     `weights` and `optimizer` go on from here; `best` are the weights of `best_epoch`, which had
-    the highest validation ELBO (nats per image) so far.
+    the highest validation ELBO so far; `best_validation` is that ELBO and its terms, by the names
+    of `Elbo.means`, in nats per image (KL(c) per set).
     """
 
     recipe: Recipe
@@ -40,7 +42,7 @@ class Checkpoint:
     data_sha256: str
     epoch: int
     best_epoch: int
-    best_validation_elbo: float
+    best_validation: Terms
     weights: Tensors
     best: Tensors
     optimizer: Tensors
@@ -48,23 +50,28 @@ class Checkpoint:
     @classmethod
     def start(cls, recipe: Recipe, *, seed: int, data_sha256: str) -> Checkpoint:
         """The state before anything was done."""
-        return cls(recipe, seed, data_sha256, -1, -1, float("-inf"), {}, {}, {})
+        return cls(recipe, seed, data_sha256, -1, -1, {"elbo": float("-inf")}, {}, {}, {})
+
+    @property
+    def best_validation_elbo(self) -> float:
+        """The highest validation ELBO so far, in nats per image."""
+        return self.best_validation["elbo"]
 
     def after_epoch(
         self,
         epoch: int,
-        validation_elbo: float,
+        validation: Terms,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
     ) -> Checkpoint:
         """The state after one more epoch, on copies of the weights."""
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        better = validation_elbo > self.best_validation_elbo
+        better = validation["elbo"] > self.best_validation_elbo
         return dataclasses.replace(
             self,
             epoch=epoch,
             best_epoch=epoch if better else self.best_epoch,
-            best_validation_elbo=validation_elbo if better else self.best_validation_elbo,
+            best_validation=validation if better else self.best_validation,
             weights=weights,
             best=weights if better else self.best,
             optimizer={
@@ -123,12 +130,20 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
             data_sha256=str(metadata["data_sha256"]),
             epoch=int(metadata["epoch"]),
             best_epoch=int(metadata["best_epoch"]),
-            best_validation_elbo=float(metadata["best_validation_elbo"]),
+            best_validation={k: float(v) for k, v in metadata["best_validation"].items()},
             weights=groups["weights"],
             best=groups["best"],
             optimizer=groups["optimizer"],
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, BadRecipe) as error:
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        BadRecipe,
+    ) as error:
         raise BadCheckpoint(
             f"{path} is not a metavae checkpoint ({type(error).__name__}: {error})",
             hint="Give the checkpoint.safetensors in a folder that `metavae-train run` wrote",

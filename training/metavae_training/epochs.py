@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from metavae_training.checkpoint import Terms
 from metavae_training.data import Corpus, batches
 from metavae_training.models import Batch, Model
 from metavae_training.objectives import Elbo
 from metavae_training.recipes import Precision, Recipe
 from metavae_zoo.errors import MetavaeError
-
-Terms = dict[str, float]  # the ELBO and its terms, by the names of Elbo.means
 
 _VALIDATION_BATCH = 500  # queries of a distribution
 _VALIDATION_SET = 20  # of them that share a context

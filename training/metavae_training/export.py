@@ -112,6 +112,7 @@ def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
         seed=checkpoint.seed,
         epochs_trained=checkpoint.best_epoch,
         validation_elbo=checkpoint.best_validation_elbo,
+        validation_terms={k: v for k, v in checkpoint.best_validation.items() if k != "elbo"},
         data_sha256=checkpoint.data_sha256,
         licence="Apache-2.0",
         description=_description(type(model), recipe.family, recipe.split),

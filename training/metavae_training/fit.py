@@ -23,9 +23,9 @@ from typing import Any, Self
 import torch
 from tqdm import tqdm
 
-from metavae_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from metavae_training.checkpoint import Checkpoint, Terms, load_checkpoint, save_checkpoint
 from metavae_training.data import Corpus, load_corpus
-from metavae_training.epochs import Terms, train_epoch, validate
+from metavae_training.epochs import train_epoch, validate
 from metavae_training.models import MODELS, Model
 from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import DeviceUnavailable, MetavaeError
@@ -164,7 +164,7 @@ def _fit(
                 )
                 seconds = time.monotonic() - started
                 validation = validate(model, corpus, recipe, epoch)
-                checkpoint = checkpoint.after_epoch(epoch, validation["elbo"], model, optimizer)
+                checkpoint = checkpoint.after_epoch(epoch, validation, model, optimizer)
                 speed = {"images_per_second": round(per_epoch / seconds)} if epoch else {}
                 log.write(epoch, trained, validation, speed)
                 state = f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}"

@@ -52,8 +52,8 @@ over the judged values of all families (Student's t). One fit each, seed 0. Trai
 The gain over pixels is that of fixed features and of a linear path fitted in closed form. The
 networks of a MetaVAE beside that path, their training and their context are kept because they make
 it a MetaVAE (a posterior for every image, one encoder conditioned on a context, the MetaELBO), not
-because they raise the accuracy: on these rows they do not. Square roots and the fourth octave stayed
-from earlier and smaller looks, and are not shown to help here either.
+because they raise the accuracy: on these rows they do not. Square roots and the fourth octave
+stayed from earlier and smaller looks, and are not shown to help here either.
 
 Made by `python benchmarks/encoder_changes.py`; every number, and the commit it was made with, is in
 `{source}`.

@@ -203,7 +203,7 @@ def _alone_in(out: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise RunBusy(
                 f"another process is training in {out}",
-                hint="Wait until it has ended, or give another --out folder",
+                hint="Wait until it has ended, or train into another folder",
             ) from error
         yield
     finally:
@@ -252,7 +252,7 @@ def _check_same_run(found: Checkpoint, wanted: Checkpoint, path: Path) -> None:
     if differences:
         raise RunMismatch(
             f"{path} holds another run, with {'; '.join(differences)}",
-            hint="Give another --out folder, or delete this one",
+            hint="Train into another folder, or delete this one",
         )
 
 

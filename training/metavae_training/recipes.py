@@ -139,9 +139,9 @@ class Recipe:
         except ValidationError as error:
             first = error.errors()[0]
             setting = str(first["loc"][0])
+            expected = _EXPECTED.get(setting, f"{first['msg'][0].lower()}{first['msg'][1:]}")
             raise BadRecipe(
-                f"recipe {fields.get('name')}: {setting} is {fields.get(setting)!r};"
-                f" {first['msg'][0].lower()}{first['msg'][1:]}",
+                f"recipe {fields.get('name')}: {setting} is {fields.get(setting)!r}; {expected}",
                 hint=f"Give another {setting}",
                 field=setting,
             ) from error
@@ -152,7 +152,11 @@ class Recipe:
         fields = {name: value for name, value in settings.items() if name in own}
         others = {name: value for name, value in settings.items() if name not in own}
         if fixed := _FIXED & set(others):
-            raise self._bad(min(fixed), others[min(fixed)], "to be what the recipe's name says")
+            raise BadRecipe(
+                f"recipe {self.name}: {min(fixed)} is part of what the recipe is",
+                hint="Choose another recipe (`metavae-train list`), or leave the setting out",
+                field=min(fixed),
+            )
         return Recipe.from_dict(
             self.to_dict() | fields | {"model_settings": self.model_settings | others}
         )
@@ -165,6 +169,12 @@ class Recipe:
         )
 
 
+# Where pydantic's own words are of Python's types.
+_EXPECTED = {
+    "train_values": "expected a list of one value or more, such as [0, 20]",
+    "context_sizes": "expected the smallest and the largest size, whole numbers of 1 or more, such"
+    " as [5, 50]",
+}
 _FIXED = {"name", "model", "family", "split", "model_settings"}
 
 

@@ -96,6 +96,25 @@ def test_killed_and_resumed_ends_in_the_same_weights(tmp_path):
     assert [line["epoch"] for line in logged(killed)] == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_stopped_by_ctrl_c_a_run_keeps_its_last_epoch_and_says_where_it_goes_on(tmp_path):
+    command = [
+        sys.executable, "-c", "from metavae_training.cli import main; main()",
+        "run", SHORT.name, "--threads", "1", "--device", "cpu", "--out", tmp_path / "run",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "epoch 1/" in line:
+                run.send_signal(signal.SIGINT)
+                break
+        said = run.stderr.read()
+    assert run.returncode == 1
+    last = load_checkpoint(tmp_path / "run" / CHECKPOINT).epoch
+    assert last >= 1
+    state = f"{tmp_path / 'run'}: epoch {last} of {recipe(SHORT.name).epochs}"
+    assert said.endswith(f"Error: stopped; {state}. The same command goes on from there\n")
+
+
 def test_a_folder_of_another_run_is_refused(uninterrupted):
     _, folder = uninterrupted
     with pytest.raises(RunMismatch, match="seed 3, asked for 4"):

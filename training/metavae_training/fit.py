@@ -169,9 +169,9 @@ def _fit(
                 log.write(epoch, trained, validation, speed)
                 state = f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}"
                 bar.set_postfix_str(state)
+                saver.take(checkpoint)
                 if progress and bar.disable:  # a log file in place of a terminal
                     print(f"{recipe.name}: {state}", file=sys.stderr, flush=True)
-                saver.take(checkpoint)
     return checkpoint
 
 

@@ -39,6 +39,8 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(tmp_path):
     assert again.stdout == first.stdout
     assert again.stderr == ""
     assert results.read_bytes() == before
+    assert "**A quick version**" in first.stdout
+    assert call(*options, "--redraw").stdout == first.stdout
 
     results.write_text(results.read_text().replace('"schema": 1', '"schema": 7'))
     refused = call(*options)
@@ -54,6 +56,17 @@ def test_without_training_nothing_is_made_up(tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "Not trained, seed 0: vhe-digits-rotation-interleaved" in result.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_redrawn_before_anything_is_measured_all_is_left_out(tmp_path):
+    result = call(
+        "figure7", "--quick", "--redraw", "--models", "metavae", "--families", "digits-skew",
+        "--seeds", 1, "--runs", tmp_path / "runs", "--out", tmp_path / "results",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "- Not measured, seed 0: metavae-digits-skew-contiguous, " in result.stdout
+    assert "floors of digits-skew sparse, supervised CNN on digits-skew" in result.stdout
     assert not (tmp_path / "runs").exists()
 
 

@@ -120,7 +120,7 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
     for row, relative in enumerate((False, True)):
         matrices = [_matrix(method.of(items), families, relative) for method in methods]
         # Of all models, which can then be compared; pale enough for the numbers on it.
-        darkest = 2.2 * np.nanmax(matrices, initial=0)
+        darkest = 2.2 * max((float(np.nanmax(matrix)) for matrix in matrices), default=0.0)
         for column, (method, matrix) in enumerate(zip(methods, matrices, strict=True)):
             axes = panels[row, column]
             _draw_matrix(axes, matrix, darkest)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from encoder.inner import Encode
 from metavae_training.distortion import RESCALING, distorted
 from metavae_training.models.wavelet_metavae import canonical_directions
+from metavae_training.statistics import moments
 from metavae_training.wavelets import WaveletTransform
 from metavae_zoo.summary import CONTEXT_SIZE
 
@@ -53,20 +54,18 @@ class Closed:
         if self.directions == "correlated":
             generator = torch.Generator().manual_seed(0)
             views = [[self._distorted(one, rescaling, generator) for one in images] for _ in "ab"]
-            one, other = (
-                torch.cat([seen(view, view[:CONTEXT_SIZE]) for view in of_values]).double()
-                for of_values in views
+            means, covariance = moments(
+                torch.cat([seen(view, view[:CONTEXT_SIZE]) for view in both], dim=1).double()
+                for both in zip(*views, strict=True)
             )
-            mean, one, other = one.mean(0), one - one.mean(0), other - other.mean(0)
-            shared = one.T @ other / len(one)
-            total = (one.T @ one + other.T @ other) / (2 * len(one))
+            size = len(means) // 2
+            mean, shared = means[:size], covariance[:size, size:]
+            total = (covariance[:size, :size] + covariance[size:, size:]) / 2
             weight, correlation = canonical_directions(total, (shared + shared.T) / 2, LATENT)
             weight = weight * correlation.sqrt()
         else:
-            everything = torch.cat([seen(one, one[:CONTEXT_SIZE]) for one in images])
-            mean = everything.double().mean(0)
-            centred = everything.double() - mean
-            values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+            mean, covariance = moments(seen(one, one[:CONTEXT_SIZE]).double() for one in images)
+            values, vectors = torch.linalg.eigh(covariance)
             weight = vectors[:, -LATENT:]
             if self.directions == "whitened":
                 weight = weight / values[-LATENT:].sqrt()
@@ -143,9 +142,8 @@ def elastic(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 def pixel_components(images: Tensor) -> Encode:
     """The floor: principal components of the pixels themselves."""
-    rows = images.flatten(0, 1).double() / 255
-    mean = rows.mean(0)
-    _, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean))
+    mean, covariance = moments(one.double() / 255 for one in images)
+    _, vectors = torch.linalg.eigh(covariance)
     kept = vectors[:, -LATENT:]
     return lambda view, context: ((view.double() / 255 - mean) @ kept).float()
 

@@ -129,7 +129,7 @@ class Modulated(WaveletMetaVAE):
     def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
         """q(z | D, x), see `Model`."""
         gain, shift = self.modulation(summary).float().chunk(2, dim=-1)
-        return _of_features(self, self._standardised(x) * (1 + gain) + shift, summary)
+        return self._posterior(self._standardised(x) * (1 + gain) + shift, summary)
 
 
 class AttentionPooling(WaveletMetaVAE):
@@ -154,15 +154,7 @@ class AttentionPooling(WaveletMetaVAE):
     def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
         """q(z | D, x), see `Model`."""
         pooled = summary[..., :-1] / summary[..., -1:]
-        return _of_features(self, self._standardised(x), pooled)
-
-
-def _of_features(model: WaveletMetaVAE, seen: Tensor, summary: Tensor) -> DiagonalGaussian:
-    networks = model.aggregation_network(seen, summary)
-    return DiagonalGaussian(
-        model.linear_path(seen).float() + networks.mean,
-        model.log_variance + networks.log_variance,
-    )
+        return self._posterior(self._standardised(x), pooled)
 
 
 def _posterior(model: WaveletMetaVAE, batch: Batch, seen: Tensor) -> DiagonalGaussian:

@@ -127,7 +127,7 @@ def fit(
     device = device or torch.device("cpu")
     if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         logger.warning("this processor has no bf16 arithmetic: it is emulated, which is slow")
-    with _memory_errors(recipe, device):
+    with memory_errors(f"recipe {recipe.name}", device, _smaller(recipe)):
         return _fit(recipe, out, seed, device, data_root, progress)
 
 
@@ -279,18 +279,25 @@ class _Log:
 
 
 @contextmanager
-def _memory_errors(recipe: Recipe, device: torch.device) -> Iterator[None]:
+def memory_errors(what: object, device: torch.device, hint: str) -> Iterator[None]:
+    """Make of a full device an OutOfMemory that says what did not fit, and what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        low, high = recipe.context_sizes
         raise OutOfMemory(
-            f"recipe {recipe.name} needs more memory than {device} has free"
-            f" ({str(error).splitlines()[0]})",
-            hint=f"Lower batch_size ({recipe.batch_size}) or context_sizes ({low} to {high}), such"
-            f" as `metavae-train run {recipe.name} {_half(recipe)}` with another --out; the last"
-            " checkpoint is kept",
+            f"{what} needs more memory than {device} has free ({str(error).splitlines()[0]})",
+            hint=hint,
         ) from error
+
+
+def _smaller(recipe: Recipe) -> str:
+    """Which settings to lower where a step does not fit."""
+    low, high = recipe.context_sizes
+    return (
+        f"Lower batch_size ({recipe.batch_size}) or context_sizes ({low} to {high}), such as"
+        f" `metavae-train run {recipe.name} {_half(recipe)}` with another --out; the last"
+        " checkpoint is kept"
+    )
 
 
 def _half(recipe: Recipe) -> str:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from metavae_training.checkpoint import Checkpoint
 from metavae_training.fit import choose_device
 from metavae_training.jobs import Job, changes
+from metavae_training.stopping import Stopped
 from metavae_zoo.commands import program_path
 from metavae_zoo.cores import usable_cores
 from metavae_zoo.errors import MetavaeError
@@ -33,12 +34,6 @@ _LOOK = 0.2  # seconds between two looks at the workers
 _PATIENCE = 10.0  # seconds that a worker has to end
 
 Status = Literal["kept", "trained", "failed"]
-
-
-class SweepStopped(MetavaeError):
-    """Ctrl-C or SIGTERM came; what was finished is kept."""
-
-    code = "sweep_stopped"
 
 
 class RunsFailed(MetavaeError):
@@ -107,7 +102,7 @@ def sweep(
     """Bring every job to its end, `workers` at once; tell each outcome to `report` as it comes.
 
     A job that fails does not stop the others. Ctrl-C and SIGTERM end all of them and raise
-    SweepStopped; the same sweep then goes on where they were. Progress is on stderr.
+    Stopped; the same sweep then goes on where they were. Progress is on stderr.
     """
     workers = workers or default_workers(device)
     command = _Command(threads, device, data_root)
@@ -135,7 +130,7 @@ def sweep(
                 time.sleep(_LOOK)
                 if stop_asked():  # first: a worker that Ctrl-C has ended too has not failed
                     done = sum(outcome.status != "failed" for outcome in outcomes)
-                    raise SweepStopped(
+                    raise Stopped(
                         f"stopped with {done} of {len(jobs)} runs finished",
                         hint="The same command goes on where it was stopped",
                     )

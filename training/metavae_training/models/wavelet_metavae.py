@@ -87,12 +87,7 @@ class WaveletMetaVAE(Model):
 
     def posterior(self, x: Tensor, summary: Tensor) -> DiagonalGaussian:
         """q(z | D, x), see `Model`."""
-        seen = self._standardised(x)
-        networks = self.aggregation_network(seen, summary)
-        return DiagonalGaussian(
-            self.linear_path(seen).float() + networks.mean,
-            self.log_variance + networks.log_variance,
-        )
+        return self._posterior(self._standardised(x), summary)
 
     def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
         """The denoising MetaELBO's inner terms, [distribution, set, query].
@@ -106,6 +101,13 @@ class WaveletMetaVAE(Model):
         decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(target.shape)
         log_likelihood = gaussian_log_likelihood(target, decoded, self.log_noise)
         return Elbo(log_likelihood, posterior.kl_to_standard_normal())
+
+    def _posterior(self, seen: Tensor, summary: Tensor) -> DiagonalGaussian:
+        networks = self.aggregation_network(seen, summary)
+        return DiagonalGaussian(
+            self.linear_path(seen).float() + networks.mean,
+            self.log_variance + networks.log_variance,
+        )
 
     def _standardised(self, x: Tensor) -> Tensor:
         return (self.wavelets(x) - self.mean) * self.scale

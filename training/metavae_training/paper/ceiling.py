@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metavae_training.fit import OutOfMemory, choose_device
+from metavae_training.fit import choose_device, memory_errors
 from metavae_training.paper.cells import Cell, complete
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
@@ -80,7 +80,8 @@ class CeilingCell(Cell):
     def measure(self) -> list[Item]:
         """Train the network on the value's training images, and test it on its test images."""
         device = choose_device(self.study.device)
-        try:
+        hint = "Give --device cpu, or wait until others have left the device"
+        with memory_errors(self, device, hint):
             accuracy = supervised_accuracy(
                 self._part("train"),
                 self._part("test"),
@@ -88,11 +89,6 @@ class CeilingCell(Cell):
                 seed=self.seed,
                 device=device,
             )
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                f"{self} needs more memory than {device} has free",
-                hint="Give --device cpu, or wait until others have left the device",
-            ) from error
         return [
             Item(
                 kind="ceiling",

@@ -45,7 +45,7 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
     """Train, export and measure what is missing of the cells; results are kept after each one.
 
     A run or a measurement that fails is left out, and does not stop the others. Raises BadResults,
-    SweepStopped.
+    Stopped.
     """
     results = Results(study.out, study.name, protocol)
     missing = [cell for cell in cells if cell.found(results) is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,15 +27,20 @@ def bundle_of(job: Job, data_root: Path | None) -> Bundle:
     no finished run it is a copy of the zoo's.
     """
     path = job.folder / job.recipe.name
-    finished = job.finished()
-    shipped = None if finished else _shipped(job, data_root)
+    if not job.finished() and (shipped := _shipped(job, data_root)):
+        digest = shipped.card.digest
+        return _kept(path, lambda kept: kept.card.digest == digest) or copy_bundle(shipped, path)
+    return _kept(path, lambda kept: _is_of(kept, job)) or export(
+        load_checkpoint(job.checkpoint), path, data_root=data_root
+    )
+
+
+def _kept(path: Path, good: Callable[[Bundle], bool]) -> Bundle | None:
+    """The bundle that is there already, if it is a good one."""
     with suppress(BadBundle):  # none yet, or half a one
         bundle = open_bundle(path)
-        if bundle.card.digest == shipped.card.digest if shipped else _is_of(bundle, job):
-            return bundle
-    if shipped:
-        return copy_bundle(shipped, path)
-    return export(load_checkpoint(job.checkpoint), path, data_root=data_root)
+        return bundle if good(bundle) else None
+    return None
 
 
 def _shipped(job: Job, data_root: Path | None) -> Bundle | None:

@@ -46,6 +46,21 @@ def test_the_table_comes_from_the_results_when_the_runs_are_gone(filled):
         assert (filled.out / f"table2.{suffix}").stat().st_size > 500
 
 
+def test_wavelet_metavae_stands_beside_its_own_start(study):
+    wider = dataclasses.replace(study, models=("metavae", "wavelet-metavae"))
+    results = Results(wider.out, wider.name, cells_module.probe_protocol(wider))
+    assert [cell.needs for cell in floor_cells(study)] == [
+        cell.needs for cell in floor_cells(wider) if cell.recipe.model == "metavae"
+    ]
+    for cell in floor_cells(wider):
+        results.add(items_of(wider, cell))
+    table, *_, left_out = table2(wider).sections
+    (row,) = [row for row in table.splitlines() if "wavelet MetaVAE, untrained" in row]
+    # Fitted in closed form: one seed is all there is.
+    assert row.count("0.900 (1)") == 2
+    assert "untrained" not in left_out
+
+
 def test_what_is_not_trained_is_left_out_and_named(filled):
     wider = dataclasses.replace(filled, models=("metavae", "vae", "vhe"), seeds=4)
     report = table2(wider)

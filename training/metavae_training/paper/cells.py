@@ -18,7 +18,7 @@ from metavae_zoo.summary import CONTEXT_SIZE
 
 SEEDLESS_FLOORS = ("raw_pixels", "pca")
 PROJECTION = "random_projection"
-UNTRAINED = "untrained"
+UNTRAINED = {"metavae": "untrained", "wavelet-metavae": "untrained-wavelet-metavae"}
 
 
 class Cell(ABC):
@@ -101,10 +101,11 @@ class ModelCell(TrainedCell):
 
 @dataclass(frozen=True)
 class FloorCell(Cell):
-    """What needs no training: raw pixels, PCA, a random projection, an untrained encoder.
+    """What needs no training: an encoder as it starts, and floors that know nothing of encoders.
 
-    The first two are measured with seed 0; the others are drawn anew by every seed. The untrained
-    encoder is the MetaVAE's as it is initialised, given contexts like any model.
+    Raw pixels, PCA and a random projection are measured beside MetaVAE's encoder, the first two
+    with seed 0; the projection and the encoder are drawn anew by every seed. The encoder is given
+    contexts like any model.
     """
 
     study: Study
@@ -126,12 +127,20 @@ class FloorCell(Cell):
         }
 
     @property
+    def _untrained(self) -> str:
+        return UNTRAINED[self.recipe.model]
+
+    @property
     def _names(self) -> tuple[str, ...]:
+        if self.recipe.model != "metavae":
+            return ()
         return (PROJECTION,) if self.seed else (*SEEDLESS_FLOORS, PROJECTION)
 
     @property
     def needs(self) -> str:
         """The untrained encoder, which is made for the floors alone."""
+        if self.recipe.model != "metavae":
+            return f"untrained {self.recipe.name}"
         return f"floors of {self.recipe.family} {self.recipe.split}"
 
     def __str__(self) -> str:
@@ -141,8 +150,8 @@ class FloorCell(Cell):
         """Items of every floor."""
         family_name, values = self.recipe.family, held_out(self.recipe)
         items: list[Item] = []
-        for name in (*self._names, UNTRAINED):
-            settings = self._initialisation if name == UNTRAINED else None
+        for name in (*self._names, self._untrained):
+            settings = self._initialisation if name == self._untrained else None
             here = complete(
                 results.select(
                     kind="floor",
@@ -165,7 +174,7 @@ class FloorCell(Cell):
         found = probe(self.study, self.job, "own", CONTEXT_SIZE, floors=self._names, seed=self.seed)
         untrained = model_items(self.study, self.job, found, "own", CONTEXT_SIZE)
         made = self.study.made_of(self.recipe.family, self._initialisation)
-        as_floor = {"kind": "floor", "model": UNTRAINED, **made}
+        as_floor = {"kind": "floor", "model": self._untrained, **made}
         return [item.model_copy(update=as_floor) for item in untrained] + [
             Item(
                 kind="floor",

@@ -85,12 +85,17 @@ def model_cells(study: Study) -> Iterator[ModelCell]:
 
 
 def floor_cells(study: Study) -> Iterator[FloorCell]:
-    """The floors of every split and family."""
+    """The floors of every split and family, and wavelet MetaVAE's start where it is compared.
+
+    That start is fitted in closed form, its networks giving nothing yet: it has seed 0 alone.
+    """
     for split in study.splits:
         for family in study.families:
-            for seed in range(study.seeds):
-                if recipe := study.recipe("metavae", family, split):
-                    yield FloorCell(study, recipe, seed)
+            if recipe := study.recipe("metavae", family, split):
+                yield from (FloorCell(study, recipe, seed) for seed in range(study.seeds))
+            compared = "wavelet-metavae" in study.models
+            if compared and (recipe := study.recipe("wavelet-metavae", family, split)):
+                yield FloorCell(study, recipe, 0)
 
 
 def _ready(study: Study, missing: Sequence[Cell], collected: Collected) -> list[Cell]:

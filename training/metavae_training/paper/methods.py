@@ -46,7 +46,8 @@ FLOORS = (
     Method("floor", "raw_pixels", "raw pixels", "#555555", "x", (5, 2)),
     Method("floor", "pca", "PCA-40", "#555555", "+", (1.5, 1.5)),
     Method("floor", PROJECTION, "random projection", "#999999", "1", (5, 2)),
-    Method("floor", UNTRAINED, "untrained encoder", "#999999", "2", (1.5, 1.5)),
+    Method("floor", UNTRAINED["metavae"], "untrained encoder", "#999999", "2", (1.5, 1.5)),
+    Method("floor", UNTRAINED["wavelet-metavae"], "wavelet MetaVAE, untrained", "#999999", "3"),
 )
 CEILING_METHOD = Method("ceiling", CEILING, "supervised CNN", "#555555")
 

@@ -114,9 +114,10 @@ def _note(study: Study) -> str:
 
 
 def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> Figure:
-    """A matrix per model and measure, its numbers written in."""
+    """A matrix per model and measure, its numbers written in, and the paper's below them."""
     figure = new_figure(1.2 + 2.1 * max(1, len(methods)), 5.2)
     panels = figure.subplots(2, max(1, len(methods)), squeeze=False)
+    has_paper = False
     for row, relative in enumerate((False, True)):
         matrices = [_matrix(method.of(items), families, relative) for method in methods]
         # Of all models, which can then be compared; pale enough for the numbers on it.
@@ -124,6 +125,8 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
         for column, (method, matrix) in enumerate(zip(methods, matrices, strict=True)):
             axes = panels[row, column]
             _draw_matrix(axes, matrix, darkest)
+            if not relative:
+                has_paper |= _write_published(axes, method, families)
             axes.set_title(method.label if row == 0 else "", loc="left")
             short = [name.split("-", 1)[1] for name in families]
             axes.set_xticks(range(len(families)), short, rotation=30)
@@ -131,7 +134,7 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
         panels[row, 0].set_ylabel(
             ("divided by the spread" if relative else "L2 distance") + "\ntrained on"
         )
-    figure.supxlabel("varied", fontsize=9)
+    figure.supxlabel("varied" + "; in brackets: the paper's distance" * has_paper, fontsize=9)
     return figure
 
 
@@ -143,6 +146,19 @@ def _matrix(items: Sequence[Item], families: Sequence[str], relative: bool) -> N
         return interval.mean if interval else float("nan")
 
     return np.array([[mean(trained, varied) for varied in families] for trained in families])
+
+
+def _write_published(axes: Axes, method: Method, families: Sequence[str]) -> bool:
+    """Write the paper's distances below ours; returns whether it has any."""
+    numbers = {
+        (x, y): number
+        for y, trained in enumerate(families)
+        for x, varied in enumerate(families)
+        if (number := published.table_1(method.model, trained, varied))
+    }
+    for (x, y), number in numbers.items():
+        axes.text(x, y + 0.32, f"({number:.2f})", ha="center", va="center", fontsize=7)
+    return bool(numbers)
 
 
 def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], darkest: float) -> None:

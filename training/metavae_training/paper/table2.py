@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from metavae_training.paper.aggregate import of_split, over_seeds, with_interval, with_seeds
@@ -15,7 +15,7 @@ from metavae_training.paper.methods import Method, all_methods, models
 from metavae_training.paper.report import Report, left_out, markdown_table
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
-from metavae_training.recipes import RECIPES
+from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo import published
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = T
         f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
         f" {context} ±: 95% interval over training seeds (Student's t), whose number is in"
         " brackets."
-        f" {_storage(study)}"
+        f" {_storage(study)}{_closed_form(study)}"
     ) + (" The supervised CNN is taught with the labels of each held-out value itself." * ceiling)
 
 
@@ -79,15 +79,27 @@ def has_ceiling(items: Sequence[Item]) -> bool:
     return any(item.kind == "ceiling" for item in items)
 
 
-def _storage(study: Study) -> str:
-    """How the weights of what is measured are stored."""
-    labels: dict[str, list[str]] = defaultdict(list)
+def _recipes(study: Study) -> Iterator[tuple[str, Recipe]]:
+    """The label of every model compared, and one of its recipes."""
     for method in models(study.models):
         of_model = (recipe for recipe in RECIPES.values() if recipe.model == method.model)
         if (first := next(of_model, None)) is not None:
-            labels[first.weights].append(method.label)
+            yield method.label, first
+
+
+def _storage(study: Study) -> str:
+    """How the weights of what is measured are stored."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for label, recipe in _recipes(study):
+        labels[recipe.weights].append(label)
     stored = "; ".join(f"{weights} for {', '.join(which)}" for weights, which in labels.items())
     return f"Models are measured as they are exported, their weights stored as {stored}."
+
+
+def _closed_form(study: Study) -> str:
+    """Which of the models have one seed alone."""
+    labels = ", ".join(label for label, recipe in _recipes(study) if recipe.epochs == 0)
+    return f" Fitted in closed form, the same for every seed: {labels}." if labels else ""
 
 
 def _cell(items: Sequence[Item]) -> str:

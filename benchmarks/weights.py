@@ -22,7 +22,6 @@ from tqdm import tqdm
 from metavae_training.checkpoint import Checkpoint, load_checkpoint
 from metavae_training.export import export
 from metavae_training.paper.distances import spread_of
-from metavae_training.paper.report import markdown_table
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.card import Weights
 from metavae_zoo.commands import probe_command
@@ -31,6 +30,7 @@ from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.families import family
 from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.markdown import markdown_table
 from metavae_zoo.summary import CONTEXT_SIZE
 
 SCHEMA = 1

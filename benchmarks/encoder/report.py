@@ -9,6 +9,7 @@ import numpy as np
 
 from encoder.changes import CHANGES, Change
 from metavae_zoo.card import Interval
+from metavae_zoo.markdown import markdown_table
 from metavae_zoo.statistics import confidence_interval
 
 # Accuracies of a change, at each value: by family.
@@ -43,7 +44,7 @@ regression is fitted on the codes of {sizes["train"]:,} other images, and tested
 {sizes["test"]:,} more. The numbers are therefore not those of the tables of results, which are
 measured at held-out values with all images.
 
-{_table(head, rows)}
+{markdown_table(head, rows)}
 
 *Gave*: the mean difference of accuracy to the row it was made to, in points, with its 95% interval
 over the judged values of all families (Student's t). One fit each, seed 0. Trained rows see
@@ -84,8 +85,3 @@ def _points(gain: Interval) -> str:
 
 def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

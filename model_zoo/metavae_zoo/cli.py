@@ -11,6 +11,7 @@ from metavae_zoo.bundle import Bundle
 from metavae_zoo.card import Interval, ModelCard
 from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
 from metavae_zoo.errors import BadBundle
+from metavae_zoo.markdown import markdown_table
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -186,9 +187,9 @@ def index(folder: Path, url: str | None) -> None:
 
 def results_table(cards: list[ModelCard]) -> str:
     """Measured probes as a Markdown table, from the cards alone."""
-    head = ["model", "probe accuracy", "training seeds"]
     floors = {"raw_pixels": "raw pixels", "pca": "PCA-40", "random_projection": "random projection"}
-    rows = [[*head, *floors.values(), "paper"], ["---"] * (len(head) + len(floors) + 1)]
+    head = ["model", "probe accuracy", "training seeds", *floors.values(), "paper"]
+    rows = []
     for card in cards:
         if card.results is None:
             continue
@@ -202,7 +203,7 @@ def results_table(cards: list[ModelCard]) -> str:
                 f"{probe.paper:.3f}" if probe.paper else "",
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, rows)
 
 
 def _accuracy(card: ModelCard | None) -> Interval | None:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, in a folder that is made if need be; what stops halfway leaves the old one."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, in a folder that is made if need be; what stops halfway leaves the old."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as new:
         try:
-            new.write(content)
+            yield new
             new.close()
             os.chmod(new.name, 0o644)
             os.replace(new.name, path)
         except BaseException:
             os.unlink(new.name)
             raise
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a `whole_file` of this content."""
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def make_writable(folder: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metavae_zoo.files import whole_file
 from metavae_zoo.places import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -26,15 +25,8 @@ def cached_array(key: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.
     except (OSError, ValueError, EOFError):
         array = make()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            try:
-                np.save(file, array)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with whole_file(path) as file:
+            np.save(file, array)
         return np.load(path, mmap_mode="r")
     except OSError as error:
         logger.warning("transformed images are not cached: %s", error)

@@ -17,11 +17,12 @@ from metavae_training.paper.collect import collect, model_cells
 from metavae_training.paper.distances import DistanceCell
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, models
-from metavae_training.paper.report import Report, left_out, markdown_table
+from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
 from metavae_zoo import published
 from metavae_zoo.card import Interval
+from metavae_zoo.markdown import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,11 +12,12 @@ from metavae_training.paper.cells import probe_protocol
 from metavae_training.paper.collect import collect, floor_cells, model_cells
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, all_methods, models
-from metavae_training.paper.report import Report, left_out, markdown_table
+from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo import published
+from metavae_zoo.markdown import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,49 +1,140 @@
-"""What bf16 costs: the same short trainings in both precisions, seed by seed."""
+"""What bf16 costs in what is learnt: `python benchmarks/precision.py`.
+
+A recipe is trained to its end in fp32 and in bf16, with several seeds. The validation ELBOs and
+their differences, seed by seed, go to a JSON file, with a table beside it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from tqdm import tqdm
+import click
 
-from metavae_training.fit import fit
-from metavae_training.recipes import Precision, Recipe
+from machine import describe_machine
+from metavae_training.checkpoint import Checkpoint
+from metavae_training.fit import choose_device
+from metavae_training.jobs import Job
+from metavae_training.recipes import Precision, Recipe, recipe
+from metavae_training.sweep import check, sweep
+from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
+from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.markdown import markdown_table
 from metavae_zoo.statistics import confidence_interval
 
+SCHEMA = 1
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+RESULTS = Path(__file__).parent / "results" / "precision.json"
 
 
-def compare_precisions(
-    recipe: Recipe, *, seeds: int, epochs: int, device: torch.device
-) -> dict[str, Any]:
-    """Validation ELBO of trainings in fp32 and bf16, in nats per image, and their difference.
+@click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
+@click.option("--recipe", "name", default="metavae-mnist-scale-contiguous", show_default=True)
+@click.option("--seeds", type=click.IntRange(2), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), help="[default: the recipe's]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one per core].")
+@click.option(
+    "--runs",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/precision"),
+    show_default=True,
+    help="Folder of the trainings; those that are finished there are not repeated.",
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
+)
+def main(
+    name: str,
+    seeds: int,
+    epochs: int | None,
+    device: str,
+    workers: int | None,
+    runs: Path,
+    out: Path,
+) -> None:
+    """Train a recipe in fp32 and in bf16, and compare the validation ELBOs seed by seed.
 
-    A seed's two trainings start at the same weights and draw the same batches, contexts and noise;
-    the difference (bf16 - fp32) is paired by seed, with a 95% interval. Validation itself is in
-    fp32 for both, so what is compared is what was learnt; a KL(z) of 0 tells that it is nothing.
+    A seed's two trainings start at the same weights and draw the same batches, contexts and noise.
+    Validation is in fp32 for both, so what is compared is what was learnt. An interrupted
+    comparison goes on where it was.
     """
-    short = dataclasses.replace(recipe, epochs=epochs, kl_warm_up_epochs=epochs)
-    elbos: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
-    kl_z: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
-    with tqdm(total=2 * seeds, desc="ELBO by precision", unit=" runs", disable=None) as bar:
-        for seed in range(seeds):
-            for precision in PRECISIONS:
-                run = dataclasses.replace(short, precision=precision)
-                with TemporaryDirectory() as folder:
-                    trained = fit(run, out=Path(folder), seed=seed, device=device)
-                elbos[precision].append(trained.best_validation_elbo)
-                kl_z[precision].append(trained.best_validation["kl_z"])
-                bar.update()
-    differences = [bf16 - fp32 for fp32, bf16 in zip(elbos["fp32"], elbos["bf16"], strict=True)]
-    return {
-        "recipe": recipe.name,
-        "epochs": epochs,
-        "seeds": list(range(seeds)),
-        "validation_elbo": elbos,
-        "validation_kl_z": kl_z,
-        "bf16_minus_fp32": confidence_interval(differences).model_dump(),
+    make_writable(out.parent)
+    chosen = recipe(name)
+    if epochs:
+        chosen = chosen.changed({"epochs": epochs, "kl_warm_up_epochs": epochs})
+    jobs = [
+        _job(chosen, precision, seed, runs) for seed in range(seeds) for precision in PRECISIONS
+    ]
+    check(
+        sweep(
+            jobs,
+            workers=workers,
+            device=device,
+            report=lambda outcome: print(outcome, file=sys.stderr),
+        )
+    )
+    result = {
+        "schema": SCHEMA,
+        "machine": describe_machine(choose_device(device), threads=1),
+        "recipe": chosen.to_dict(),
+        "validation": {
+            precision: [_trained(job).best_validation for job in jobs if _is_in(job, precision)]
+            for precision in PRECISIONS
+        },
     }
+    text = markdown(result)
+    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(out.with_suffix(".md"), text.encode())
+    click.echo(text)
+
+
+def _job(chosen: Recipe, precision: Precision, seed: int, runs: Path) -> Job:
+    return Job(
+        chosen.changed({"precision": precision}), seed, runs / precision / chosen.name / f"{seed}"
+    )
+
+
+def _is_in(job: Job, precision: Precision) -> bool:
+    return job.recipe.precision == precision
+
+
+def _trained(job: Job) -> Checkpoint:
+    saved = job.saved()
+    assert saved is not None  # noqa: S101 - the sweep has succeeded
+    return saved
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The page that a result file becomes."""
+    fp32, bf16 = (result["validation"][precision] for precision in PRECISIONS)
+    differences = [ours["elbo"] - theirs["elbo"] for ours, theirs in zip(bf16, fp32, strict=True)]
+    over_seeds = confidence_interval(differences)
+    rows = [
+        [
+            str(seed),
+            *(f"{one['elbo']:.2f} ({one['kl_z']:.1f})" for one in (fp32[seed], bf16[seed])),
+            f"{difference:+.2f}",
+        ]
+        for seed, difference in enumerate(differences)
+    ]
+    mean = [f"{sum(one['elbo'] for one in of) / len(of):.2f}" for of in (fp32, bf16)]
+    rows.append(["mean", *mean, f"{over_seeds.mean:+.2f} ± {over_seeds.half_width:.2f}"])
+    recipe_of, machine = result["recipe"], result["machine"]
+    return f"""# What bf16 costs in what is learnt
+
+{markdown_table(["training seed", "fp32", "bf16", "bf16 - fp32"], rows)}
+
+Validation ELBO in nats per image, and KL(z) in brackets, of `{recipe_of["name"]}` after
+{recipe_of["epochs"]} epochs. ±: 95% interval over training seeds (Student's t), paired by seed:
+both trainings start at the same weights and draw the same batches, contexts and noise. Validation
+is in fp32 for both.
+
+Made by `python benchmarks/precision.py` at commit {machine["commit"]}, on
+{machine["gpu"] or machine["processor"]}.
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -75,7 +75,7 @@ def _ratio(own: list[Turn], others: list[Turn], rate: Callable[[Turn], float]) -
 
 
 def table(result: dict[str, Any]) -> str:
-    """A result file as text: a row per training step, the machine's rates, ELBOs if compared."""
+    """A result file as text: a row per training step and of the machine's own rates."""
     machine = result["machine"]
     distributions, images, _ = result["images"]
     rows = [HEADER]
@@ -111,7 +111,6 @@ def table(result: dict[str, Any]) -> str:
             *_aligned(rows),
             "",
             *(_target_line(name, targets[name], result["ratios"]) for name in targets),
-            *_elbo_lines(result.get("elbo")),
         ]
     )
 
@@ -140,19 +139,4 @@ def _aligned(rows: list[list[str]]) -> list[str]:
             + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         ).rstrip()
         for row in rows
-    ]
-
-
-def _elbo_lines(elbo: dict[str, Any] | None) -> list[str]:
-    if elbo is None:
-        return []
-    difference = elbo["bf16_minus_fp32"]
-    means = {name: sum(values) / len(values) for name, values in elbo["validation_elbo"].items()}
-    kl_z = [kl for values in elbo["validation_kl_z"].values() for kl in values]
-    return [
-        "",
-        f"validation ELBO of {elbo['recipe']} after {elbo['epochs']} epochs, {difference['n']}"
-        f" seeds, nats per image: fp32 {means['fp32']:.2f}, bf16 {means['bf16']:.2f};"
-        f" bf16 - fp32 {difference['mean']:+.2f} ± {difference['half_width']:.2f} (95%);"
-        f" KL(z) {min(kl_z):.1f} to {max(kl_z):.1f} nats",
     ]

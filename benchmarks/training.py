@@ -25,7 +25,6 @@ from metavae_training.recipes import Recipe, recipe
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
 from metavae_zoo.files import make_writable, write_whole
-from precision import compare_precisions
 from report import summarise, table
 from variants import PLAIN, STEPS, Key, Turn
 from workers import Job, Worker
@@ -54,9 +53,6 @@ VARIANTS: list[Key] = [
     "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, help="Of each turn."
 )
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Turns each.")
-@click.option("--elbo", is_flag=True, help="Also train in both precisions and compare the ELBOs.")
-@click.option("--elbo-epochs", type=click.IntRange(1), help="[default: 2; of digits, the recipe's]")
-@click.option("--elbo-seeds", type=click.IntRange(2), default=3, show_default=True)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
 )
@@ -66,9 +62,6 @@ def main(
     device: str,
     seconds: float,
     repeats: int,
-    elbo: bool,
-    elbo_epochs: int | None,
-    elbo_seeds: int,
     out: Path,
 ) -> None:
     """Measure metavae's training step against a plain loop and the machine's matrix products.
@@ -89,9 +82,6 @@ def main(
         "turn_seconds": seconds,
     }
     result |= summarise(*_measure(chosen, images, place, threads, seconds, repeats))
-    if elbo:
-        epochs = elbo_epochs or (chosen.epochs if chosen.name == DIGITS else 2)
-        result["elbo"] = compare_precisions(chosen, seeds=elbo_seeds, epochs=epochs, device=place)
     shown = table(result)
     write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
     write_whole(out.with_suffix(".md"), f"```\n{shown}\n```\n".encode())

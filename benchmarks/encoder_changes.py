@@ -21,6 +21,7 @@ from encoder.results import Results
 from encoder.trained import Trained
 from metavae_client.classifiers import fitting_pool
 from metavae_training.memory import keep_freed_memory
+from metavae_training.options import THREADS
 from metavae_training.recipes import recipe
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.families import family
@@ -48,7 +49,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     multiple=True,
     help="Only this one; repeatable.",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
+@click.option("--threads", type=THREADS, help="CPU threads [default: all cores].")
 @click.option("--out", type=_FILE, default=RESULTS, show_default=True)
 @click.option("--page", type=_FILE, help="[default: OUT.md; of the project's own results, docs/]")
 def main(

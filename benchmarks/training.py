@@ -21,6 +21,7 @@ from tqdm import tqdm
 from machine import describe_machine, has_bf16
 from metavae_training.data import load_corpus
 from metavae_training.fit import choose_device
+from metavae_training.options import THREADS
 from metavae_training.recipes import Recipe, recipe
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
@@ -47,7 +48,7 @@ VARIANTS: list[Key] = [
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
 @click.option("--recipe", "name", help=f"[default: {MNIST}, or {DIGITS} where MNIST is not]")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
+@click.option("--threads", type=THREADS, help="CPU threads [default: all cores].")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
     "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, help="Of each turn."

@@ -56,7 +56,9 @@ class Stored:
 )
 @click.option("--train-size", type=click.IntRange(1), help="Train images per value [default: all].")
 @click.option("--test-size", type=click.IntRange(1), help="Test images per value [default: all].")
-@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
+)
 def main(
     checkpoints: tuple[Path, ...], train_size: int | None, test_size: int | None, out: Path
 ) -> None:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter
 
 from encoder.changes import Change
 from encoder.inner import Inner
@@ -16,6 +18,23 @@ from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import write_whole
 
 SCHEMA = 2
+
+
+class _Measured(BaseModel):
+    """The accuracies of one encoder at the judged values."""
+
+    accuracies: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+    encoder: str
+    commit: str
+
+
+class _OfFamily(BaseModel):
+    fitted_values: list[float]
+    judged_values: list[float]
+    changes: dict[str, _Measured]
+
+
+_ACCURACIES = TypeAdapter(dict[str, _OfFamily])
 
 
 class BadResults(MetavaeError):
@@ -72,9 +91,10 @@ class Results:
         try:
             found = json.loads(self._path.read_text())
             wanted = {key: found[key] for key in self._found}
+            _ACCURACIES.validate_python(wanted["accuracies"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadResults(
-                f"{self._path} holds no encoder changes ({type(error).__name__}: {error})",
+                f"{self._path} holds no encoder changes ({' '.join(str(error).split())[:200]})",
                 hint="Move it away, or give another --out",
             ) from error
         for key in ("schema", "families", "sizes", "epochs"):
@@ -83,6 +103,11 @@ class Results:
                     f"{self._path} has {key} {wanted[key]}, this run has {self._found[key]}",
                     hint="Move it away, or give another --out",
                 )
+        if missing := set(self._found["accuracies"]) - set(wanted["accuracies"]):
+            raise BadResults(
+                f"{self._path} has nothing of {min(missing)}",
+                hint="Move it away, or give another --out",
+            )
         return wanted["accuracies"]
 
     def _write(self) -> None:

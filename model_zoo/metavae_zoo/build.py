@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from metavae_zoo.bundle import Bundle, copy_bundle, open_bundle
+from metavae_zoo.bundle import Bundle, check_replaceable, copy_bundle, open_bundle
 from metavae_zoo.card import ModelCard, ProbeRecord, Results, SeedRecord
 from metavae_zoo.commands import probe_command, run_command
 from metavae_zoo.errors import BadBundle, UnknownName
@@ -26,8 +26,15 @@ def build(
     values. Every seed is probed on all held-out values with all training and test images and
     `contexts` draws of a context. Runs under `runs` that were interrupted go on; neither finished
     ones nor finished probes are repeated. Raises UnknownName for a model without a recipe,
-    CommandFailed where a command fails.
+    BadBundle where `out` has something else of that name, CommandFailed where a command fails.
     """
+    target = (out or user_bundles()) / name
+    if target.resolve() == (runs / name).resolve():
+        raise BadBundle(
+            f"{target} is where the training runs of {name} lie, and would take the bundle",
+            hint="Give another folder, with --out or with --runs",
+        )
+    check_replaceable(target)  # now, not after hours of training
     recipes = [recipe["name"] for recipe in run_command("metavae-train", "list", "--json")]
     if name not in recipes:
         raise UnknownName("recipe", name, recipes, "`metavae-train list` shows all")
@@ -56,7 +63,7 @@ def build(
         commands=[f"metavae-zoo build {name} --seeds {seeds} --contexts {contexts}"],
     )
     card = shipped.card.model_copy(update={"results": results})
-    return copy_bundle(shipped, (out or user_bundles()) / name, card=card)
+    return copy_bundle(shipped, target, card=card)
 
 
 def _train(name: str, seed: int, device: str, runs: Path) -> Bundle:

@@ -18,6 +18,7 @@ CARD = "card.json"
 SUMMARIZE = "summarize.onnx"
 ENCODE = "encode.onnx"
 GOLDEN = "golden.safetensors"
+_FILES = {CARD, SUMMARIZE, ENCODE, GOLDEN}
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,17 @@ def check_file(path: Path, sha256: str) -> None:
         )
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise BadBundle if a bundle written to `path` would take away anything but a bundle."""
+    others = sorted({file.name for file in path.iterdir()} - _FILES) if path.is_dir() else []
+    if others or (path.exists() and not path.is_dir()):
+        holds = f"it holds {others[0]}" if others else "it is a file"
+        raise BadBundle(
+            f"{path} is to become a model's folder, and is something else: {holds}",
+            hint="Choose another folder, or move this one away; nothing in it was changed",
+        )
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `path` only when the block has succeeded.
@@ -113,8 +125,10 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle whole or not at all; the hashes of `files` are put on the card.
 
-    `verify` sees the bundle before it takes the place of `path`, and stops it by raising.
+    `verify` sees the bundle before it takes the place of `path`, and stops it by raising. Raises
+    BadBundle where `path` is anything but a bundle.
     """
+    check_replaceable(path)
     with replacing_folder(path) as scratch:
         for name, content in files.items():
             (scratch / name).write_bytes(content)
@@ -127,8 +141,9 @@ def write_bundle(
 def copy_bundle(bundle: Bundle, target: Path, *, card: ModelCard | None = None) -> Bundle:
     """Copy a bundle to `target`, whole and verified or not at all; `card` takes its card's place.
 
-    What was at `target` is replaced.
+    The bundle that was at `target` is replaced; raises BadBundle for anything else there.
     """
+    check_replaceable(target)
     with replacing_folder(target) as scratch:
         for file in bundle.files:
             shutil.copyfile(file, scratch / file.name)

@@ -12,6 +12,7 @@ from metavae_zoo.card import Interval, ModelCard
 from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.markdown import markdown_table
+from metavae_zoo.stopping import stoppable
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -140,7 +141,10 @@ def build(name: str, seeds: int, contexts: int, device: str, runs: Path, out: Pa
     """
     from metavae_zoo.build import build as build_model
 
-    bundle = build_model(name, seeds=seeds, contexts=contexts, device=device, runs=runs, out=out)
+    with stoppable(lambda: "every epoch that was saved and every probe that was finished is kept"):
+        bundle = build_model(
+            name, seeds=seeds, contexts=contexts, device=device, runs=runs, out=out
+        )
     click.echo(_page(bundle))
 
 

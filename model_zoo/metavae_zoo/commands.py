@@ -15,7 +15,9 @@ import sys
 import sysconfig
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.commit import code_commit
@@ -27,6 +29,25 @@ class CommandFailed(MetavaeError):
     """One of our commands that is not installed, or did not succeed."""
 
     code = "command_failed"
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _ProbedValue(BaseModel):
+    """What a probe says of one held-out value; `draws` are accuracies, one per context."""
+
+    value: float
+    draws: Annotated[list[_Share], Field(min_length=1)]
+    floors: dict[str, _Share]
+
+
+class _Probe(BaseModel):
+    """What is read of a probe that was kept; there is more to one."""
+
+    values: Annotated[list[_ProbedValue], Field(min_length=1)]
+    context_size: int
+    commit: str
 
 
 def program_path(program: str) -> Path:
@@ -48,7 +69,9 @@ def probe_command(bundle: Bundle, *words: object) -> Any:
     options = json.dumps([card.digest, *map(str, words)])
     kept = bundle.path.parent / "probes" / f"{hashlib.sha256(options.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError):  # none yet, or a damaged one
-        return json.loads(kept.read_text())
+        found = json.loads(kept.read_text())
+        _Probe.model_validate(found)
+        return found
     zoo = bundle.path.parent
     found = run_command("metavae-client", "probe", "--in-process", "--json", *words, zoo=zoo)
     found["commit"] = code_commit()

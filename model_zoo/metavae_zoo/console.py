@@ -21,6 +21,10 @@ _EXTRAS = {
 }
 
 
+# A disk, a quota, or a file that may not grow: these come without the name of a file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class ShowsErrors(click.Command):
     """A command whose known errors end in one line and exit code 1."""
 
@@ -32,7 +36,7 @@ class ShowsErrors(click.Command):
             raise click.ClickException(str(error)) from error
         except OSError as error:
             # A full disk, a folder that is not ours: the system's own words, and where.
-            if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.filename is None and error.errno not in _FULL:
                 raise
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror}") from error

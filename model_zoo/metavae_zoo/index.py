@@ -21,6 +21,7 @@ from metavae_zoo.bundle import (
     CARD,
     Bundle,
     check_file,
+    check_replaceable,
     copy_bundle,
     open_bundle,
     replacing_folder,
@@ -187,7 +188,7 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
         try:
             return open_bundle(target)
         except BadBundle:
-            pass  # damaged: it is replaced by what the index vouches for
+            check_replaceable(target)  # damaged: what the index vouches for takes its place
     with (
         replacing_folder(target) as scratch,
         httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as http,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,29 @@ def run_script(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accuracies": {}},
+        {
+            "accuracies": {
+                "digits-rotation": {"fitted_values": [], "judged_values": [], "changes": []}
+            }
+        },
+        {"schema": 1},
+    ],
+)
+def test_a_damaged_file_is_refused_and_kept(tmp_path, change):
+    inners = [Inner(family(f"digits-{axis}"), Sizes()) for axis in ("rotation", "scale")]
+    path = tmp_path / "changes.json"
+    Results(path, inners)
+    content = json.dumps(json.loads(path.read_text()) | change)
+    path.write_text(content)
+    with pytest.raises(BadResults, match="Move it away"):
+        Results(path, inners)
+    assert path.read_text() == content
+
+
 def test_the_script_writes_every_number_and_goes_on_where_it_was(tmp_path):
     out = tmp_path / "changes.json"
     first = run_script(out, "--change", "pixels")
@@ -127,7 +151,7 @@ def test_the_script_writes_every_number_and_goes_on_where_it_was(tmp_path):
     assert min(scale["pixels"]["accuracies"] + rotation["wavelets"]["accuracies"]) > 0.6
     page = out.with_suffix(".md").read_text()
     assert page == markdown(result, str(out))
-    assert "| 0.500 |" in page
+    assert re.search(r"\| +0\.500 \|", page)
 
 
 @pytest.mark.parametrize(

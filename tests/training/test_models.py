@@ -10,7 +10,14 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+)
 
 from metavae_training.fit import LOG, build_model, fit
 from metavae_training.models import MODELS, Batch, Model
@@ -173,6 +180,48 @@ def test_an_image_bears_one_nth_of_kl_c(name, size):
     torch.testing.assert_close(elbo.value(), expected)
     warm = elbo.log_likelihood - 0.25 * (elbo.kl_z + elbo.kl_c / size)
     torch.testing.assert_close(elbo.value(0.25), warm)
+
+
+@pytest.mark.parametrize("name", HIERARCHICAL)
+def test_kl_z_is_of_the_posterior_to_the_prior_that_c_gives(name):
+    """Both Gaussians and their divergence by hand, at the sample of c that the bound draws."""
+    torch.manual_seed(0)
+    model = MODELS[name](distributions=2, pixels=PIXELS, hidden=8)
+    assert isinstance(model, HierarchicalModel)
+    queries, contexts = torch.rand(2, 1, 6, PIXELS), torch.rand(2, 1, 4, PIXELS)
+    elbo = model.elbo(Batch(queries, contexts), torch.Generator().manual_seed(0))
+    x = contexts if name == "neural-statistician" else queries
+    pooled = model.summary_network(contexts).mean(dim=-2, keepdim=True)
+    c = model.q_c(pooled).draw(torch.Generator().manual_seed(0))
+    posterior, prior = (
+        normal(gaussian)
+        for gaussian in (
+            model.aggregation_network(x, c),
+            DiagonalGaussian.of_parameters(model.latent_prior(c)),
+        )
+    )
+    torch.testing.assert_close(elbo.kl_z, kl_divergence(posterior, prior).sum(-1))
+
+
+def normal(gaussian: DiagonalGaussian) -> Normal:
+    return Normal(gaussian.mean, (0.5 * gaussian.log_variance).exp())
+
+
+def test_the_vampprior_is_the_mixture_of_what_its_pseudo_sets_give():
+    """KL(c) against torch's own mixture, of posteriors made by hand from three pseudo-sets."""
+    torch.manual_seed(0)
+    model = MODELS["vhe-vampprior"](
+        distributions=1, pixels=PIXELS, hidden=8, context_dim=4, pseudo_sets=3, pseudo_set_size=2
+    )
+    assert isinstance(model, VampPriorVHE)
+    torch.nn.init.uniform_(model.pseudo_inputs)
+    q_c = DiagonalGaussian(torch.randn(7, 4), torch.randn(7, 4))
+    c = q_c.draw(torch.Generator().manual_seed(0))
+    features = model.summary_network(model.pseudo_inputs).mean(dim=1)
+    parts = DiagonalGaussian.of_parameters(model.context_posterior(features))
+    prior = MixtureSameFamily(Categorical(torch.ones(3)), Independent(normal(parts), 1))
+    expected = normal(q_c).log_prob(c).sum(-1) - prior.log_prob(c)
+    torch.testing.assert_close(model.kl_c(q_c, c), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_scale_of_kl_c_is_a_setting():

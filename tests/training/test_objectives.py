@@ -20,6 +20,10 @@ def test_kl_and_samples_are_those_of_torch_distributions():
     torch.testing.assert_close(
         gaussian.kl_to_standard_normal(), kl_divergence(reference, standard).sum(-1)
     )
+    other = Normal(torch.randn(7, 5), torch.rand(7, 5) + 0.1)
+    to = DiagonalGaussian(other.mean, 2 * other.stddev.log())
+    torch.testing.assert_close(gaussian.kl_to(to), kl_divergence(reference, other).sum(-1))
+    torch.testing.assert_close(to.kl_to(gaussian), kl_divergence(other, reference).sum(-1))
     noise = torch.randn(7, 5)
     torch.testing.assert_close(gaussian.sample(noise), reference.mean + reference.stddev * noise)
 

@@ -62,10 +62,16 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path):
     lock = os.open(busy, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)  # as another sweep's worker does
 
-    result = call(
-        ONE, OTHER, "--seeds", 2, "--epochs", 0, "--json", "--runs", tmp_path, "--device", "cpu"
-    )
+    # A sweep that was killed leaves its worker, which still writes into the file that it opened.
+    with (busy / STDERR).open("w") as left:
+        left.write("epoch 11/60 ELBO -221.88\n")
+        left.flush()
+        result = call(
+            ONE, OTHER, "--seeds", 2, "--epochs", 0, "--json", "--runs", tmp_path, "--device", "cpu"
+        )
+        left.write("epoch 12/60 ELBO -220.88\n")
     os.close(lock)
+    assert "ELBO" not in (busy / STDERR).read_text()
     assert result.exit_code == 1
     found = {(line["recipe"], line["seed"]): line for line in lines(result)}
     assert [found[key]["status"] for key in ((ONE, 1), (OTHER, 0))] == ["trained", "trained"]

@@ -7,7 +7,10 @@ tests of its own.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from metavae_zoo.bundle import CARD, open_bundle
 from metavae_zoo.card import ModelCard
 from metavae_zoo.cli import main
 from metavae_zoo.commands import CommandFailed
+from metavae_zoo.errors import BadBundle
 
 ELBO = {0: -120.0, 1: -110.0, 2: -130.0}
 ACCURACY = {0: 0.9, 1: 0.8, 2: 0.85}
@@ -54,6 +58,8 @@ class FakeCommands:
     def probe(self, card: ModelCard, floors: bool) -> dict:
         accuracy = {"mean": ACCURACY[card.seed], "half_width": 0.01, "n": 5}
         return {
+            "values": [{"value": 20.0, "draws": [ACCURACY[card.seed]], "floors": {}}],
+            "context_size": 100,
             "record": {
                 "protocol": "fake",
                 "seed": 0,
@@ -66,7 +72,7 @@ class FakeCommands:
                 "floors": dict.fromkeys(("raw_pixels", "pca", "random_projection"), 0.5)
                 if floors
                 else {},
-            }
+            },
         }
 
 
@@ -159,3 +165,59 @@ def test_a_command_that_fails_stops_the_build(tmp_path, monkeypatch):
     (tmp_path / "metavae-train").chmod(0o755)
     with pytest.raises(CommandFailed, match="failed with exit code 3"):
         build("any", tmp_path)
+
+
+@pytest.mark.parametrize("others", ["runs", "zoo"])
+def test_a_folder_that_is_no_model_is_refused_before_anything_is_trained(
+    commands, bundle, tmp_path, others
+):
+    kept = tmp_path / others / bundle.card.name / "seed-0" / "checkpoint.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("hours of training")
+    with pytest.raises(BadBundle, match=f"{kept.parents[1]} is "):
+        building.build(
+            bundle.card.name,
+            seeds=1,
+            contexts=5,
+            device="cpu",
+            runs=tmp_path / "runs",
+            out=tmp_path / others,
+        )
+    assert kept.read_text() == "hours of training"
+    assert not any(line[1] == "run" for line in commands.lines)
+
+
+def test_a_build_that_is_stopped_ends_the_command_that_it_waits_for(tmp_path):
+    """A real process that is asked to end while its command trains."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "metavae-train").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec cat\n")
+    (programs / "metavae-train").chmod(0o755)
+    program = f"""
+import sysconfig
+sysconfig.get_path = lambda _: {str(programs)!r}
+from metavae_zoo.cli import main
+main(["build", "any"])
+"""
+    os.mkfifo(tmp_path / "pid")
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        trains = int((tmp_path / "pid").read_text())
+        running.terminate()
+        _, said = running.communicate()
+    assert running.returncode == 1
+    assert said.splitlines()[-1].startswith("Error: stopped; every epoch that was saved")
+    with pytest.raises(ProcessLookupError):
+        os.kill(trains, 0)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "null", '{"values": [], "context_size": 0, "commit": "x"}', "{"]
+)
+def test_a_kept_probe_that_is_damaged_is_measured_again(commands, bundle, tmp_path, content):
+    first = build(bundle.card.name, tmp_path)
+    for kept in tmp_path.glob("runs/**/probes/*.json"):
+        kept.write_text(content)
+    shutil.rmtree(tmp_path / "runs" / bundle.card.name / "seed-0" / bundle.card.name)
+    assert build(bundle.card.name, tmp_path).card == first.card

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from metavae_zoo.bundle import CARD, ENCODE, GOLDEN, SUMMARIZE, open_bundle, sha256_of
+from metavae_zoo.bundle import CARD, ENCODE, GOLDEN, SUMMARIZE, copy_bundle, open_bundle, sha256_of
 from metavae_zoo.card import SCHEMA
 from metavae_zoo.embedder import OnnxEmbedder, golden_gap
 from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
@@ -26,6 +26,23 @@ def copy(bundle, tmp_path):
 def edit_card(folder, **changes):
     path = folder / CARD
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_bundle_takes_the_place_of_a_bundle_and_of_nothing_else(bundle, copy, tmp_path):
+    (copy / CARD).unlink()  # half a bundle may go
+    assert copy_bundle(bundle, copy).card == bundle.card
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    assert copy_bundle(bundle, mine).card == bundle.card
+    (mine / "thesis.txt").write_text("years of work")
+    file = tmp_path / "file"
+    file.write_text("a file")
+    for target, says in ((mine, "it holds thesis.txt"), (file, "it is a file")):
+        with pytest.raises(BadBundle, match=f"{target} is to become a model's folder.*{says}"):
+            copy_bundle(bundle, target)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert open_bundle(mine).card == bundle.card
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([copy.name, "file", "mine"])
 
 
 @pytest.mark.parametrize("name", [SUMMARIZE, ENCODE, GOLDEN])

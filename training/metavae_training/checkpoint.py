@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.files import write_whole
 
 _METADATA = "metavae"
 
@@ -82,13 +82,23 @@ class Checkpoint:
         )
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put weights and optimizer back as they were."""
-        model.load_state_dict(self.weights)
+        """Put weights and optimizer back as they were; raises BadCheckpoint if they cannot be."""
+        load_weights(model, self.weights)
         state: dict[int, Tensors] = {}
         for key, value in self.optimizer.items():
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
+        if self.epoch > 0 and not state:
+            raise _not_ours("the checkpoint", "it has no state of the optimizer")
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def load_weights(model: torch.nn.Module, weights: Tensors) -> None:
+    """Put weights into a model; raises BadCheckpoint where they are another model's."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:  # tensors that are missing, of another name or another shape
+        raise _not_ours("the checkpoint", error) from error
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -107,9 +117,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         for field in dataclasses.fields(checkpoint)
         if field.name not in ("weights", "best", "optimizer", "recipe")
     } | {"recipe": checkpoint.recipe.to_dict()}
-    scratch = path.with_name(path.name + ".part")
-    save_file(tensors, scratch, {_METADATA: json.dumps(metadata)})
-    os.replace(scratch, path)
+    write_whole(path, save(tensors, {_METADATA: json.dumps(metadata)}))
 
 
 def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
@@ -130,7 +138,7 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
             data_sha256=str(metadata["data_sha256"]),
             epoch=int(metadata["epoch"]),
             best_epoch=int(metadata["best_epoch"]),
-            best_validation={k: float(v) for k, v in metadata["best_validation"].items()},
+            best_validation=_terms(metadata["best_validation"]),
             weights=groups["weights"],
             best=groups["best"],
             optimizer=groups["optimizer"],
@@ -144,7 +152,18 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
         AttributeError,
         BadRecipe,
     ) as error:
-        raise BadCheckpoint(
-            f"{path} is not a metavae checkpoint ({type(error).__name__}: {error})",
-            hint="Give the checkpoint.safetensors in a folder that `metavae-train run` wrote",
-        ) from error
+        raise _not_ours(path, f"{type(error).__name__}: {error}") from error
+
+
+def _terms(found: dict[str, float]) -> Terms:
+    """The terms of a validation, the ELBO first."""
+    return {"elbo": float(found["elbo"])} | {name: float(nats) for name, nats in found.items()}
+
+
+def _not_ours(what: object, reason: object) -> BadCheckpoint:
+    said = " ".join(str(reason).split())[:300]
+    return BadCheckpoint(
+        f"{what} is not a metavae checkpoint, or of another version ({said})",
+        hint="Give the checkpoint.safetensors of a `metavae-train run`; move a damaged one away,"
+        " and its run starts anew",
+    )

@@ -10,10 +10,10 @@ import click
 from tqdm import tqdm
 
 from metavae_training.memory import keep_freed_memory
-from metavae_training.options import DATA_ROOT, DEVICE
+from metavae_training.options import DATA_ROOT, DEVICE, THREADS
 from metavae_training.paper.cli import paper
-from metavae_training.stopping import stoppable
 from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
+from metavae_zoo.stopping import stoppable
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -71,7 +71,7 @@ def list_recipes(as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Folder of the run [default: runs/RECIPE/seed-SEED].",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
+@click.option("--threads", type=THREADS, help="CPU threads [default: all cores].")
 @DATA_ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(
@@ -150,9 +150,7 @@ def _settings(words: tuple[str, ...]) -> dict[str, Any]:
     type=click.IntRange(1),
     help="Runs at once  [default: one per core; one on a GPU, give more where it has room].",
 )
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a run."
-)
+@click.option("--threads", type=THREADS, default=1, show_default=True, help="CPU threads of a run.")
 @DEVICE
 @click.option("--epochs", type=click.IntRange(0), help="Instead of the recipes' own numbers.")
 @click.option(

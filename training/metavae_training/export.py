@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor, nn
 
-from metavae_training.checkpoint import Checkpoint
+from metavae_training.checkpoint import Checkpoint, load_weights
 from metavae_training.embedder import TorchEmbedder
 from metavae_training.fit import build_model
 from metavae_training.models import Model
@@ -66,7 +66,7 @@ def model_of(checkpoint: Checkpoint) -> Model:
         pixels=int(np.prod(source.image_shape)),
         seed=checkpoint.seed,
     )
-    model.load_state_dict(checkpoint.best)
+    load_weights(model, checkpoint.best)
     round_weights(model, checkpoint.recipe.weights)
     return model.eval()
 

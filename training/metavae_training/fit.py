@@ -28,13 +28,15 @@ from metavae_training.data import Corpus, load_corpus
 from metavae_training.epochs import train_epoch, validate
 from metavae_training.models import MODELS, Model
 from metavae_training.recipes import BadRecipe, Recipe
-from metavae_zoo.errors import DeviceUnavailable, MetavaeError
+from metavae_zoo.errors import DeviceUnavailable, MetavaeError, UnknownName
 from metavae_zoo.families import family
+from metavae_zoo.files import write_whole
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
+_NO_MEMORY = "can't allocate memory"
 _SAVE_INTERVAL = 30.0  # seconds; what a kill takes is trained again to the same bits
 
 
@@ -99,6 +101,8 @@ def model_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model_defaults(model: str) -> dict[str, Any]:
+    if model not in MODELS:
+        raise UnknownName("model", model, MODELS, f"the models are {', '.join(MODELS)}")
     parameters = inspect.signature(MODELS[model]).parameters.values()
     return {one.name: one.default for one in parameters if one.default is not one.empty}
 
@@ -263,8 +267,10 @@ class _Log:
         self._path = path
         if path.exists():
             # The first line is of epoch 0; one that was cut short was not saved.
-            lines = path.read_text().splitlines(keepends=True)
-            path.write_text("".join(lines[: checkpoint.epoch + 1]))
+            text = path.read_text(errors="replace")
+            kept = "".join(text.splitlines(keepends=True)[: checkpoint.epoch + 1])
+            if kept != text:
+                write_whole(path, kept.encode())
 
     def write(self, epoch: int, train: Terms, validation: Terms, speed: dict[str, int]) -> None:
         """Add an epoch; a term's name says of which part it is, such as train_kl_z."""
@@ -283,7 +289,10 @@ def memory_errors(what: object, device: torch.device, hint: str) -> Iterator[Non
     """Make of a full device an OutOfMemory that says what did not fit, and what to do."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # What torch raises for the memory of a CPU has no class of its own.
+        if not (isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY in str(error)):
+            raise
         raise OutOfMemory(
             f"{what} needs more memory than {device} has free ({str(error).splitlines()[0]})",
             hint=hint,

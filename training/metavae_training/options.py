@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+THREADS = click.IntRange(1, 512)  # more than that, and OpenMP takes the process down
+
 DATA_ROOT = click.option(
     "--data-root",
     type=click.Path(path_type=Path),

@@ -34,14 +34,17 @@ class _Allowed(NamedTuple):
     expected: str
 
 
-_SIZE = _Allowed(TypeAdapter(Annotated[int, Field(ge=1, strict=True)]), "a whole number, 1 or more")
+def _up_to(most: int, of: str = "") -> _Allowed:
+    adapter = TypeAdapter(Annotated[int, Field(ge=1, le=most, strict=True)])
+    return _Allowed(adapter, f"a whole number{of}, 1 to {most}")
+
+
+_SIZE = _up_to(1_000_000)
 _MODEL_SETTINGS = {
     **dict.fromkeys(("latent_dim", "context_dim", "hidden"), _SIZE),
-    **dict.fromkeys(("pseudo_sets", "pseudo_set_size", "orientations"), _SIZE),
-    "scales": _Allowed(
-        TypeAdapter(Annotated[int, Field(ge=1, le=MAX_SCALES, strict=True)]),
-        f"a whole number of octaves, 1 to {MAX_SCALES}",
-    ),
+    **dict.fromkeys(("pseudo_sets", "pseudo_set_size"), _SIZE),
+    "orientations": _up_to(180),
+    "scales": _up_to(MAX_SCALES, " of octaves"),
     "rescaling": _Allowed(
         TypeAdapter(Annotated[float, Field(ge=0, lt=1, strict=True)]),
         "a number of 0 or more, below 1",

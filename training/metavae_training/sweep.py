@@ -23,10 +23,10 @@ from tqdm import tqdm
 from metavae_training.checkpoint import Checkpoint
 from metavae_training.fit import choose_device
 from metavae_training.jobs import Job, changes
-from metavae_training.stopping import Stopped
 from metavae_zoo.commands import program_path
 from metavae_zoo.cores import usable_cores
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.stopping import Stopped
 
 STDERR = "stderr.txt"
 
@@ -178,7 +178,9 @@ class _Worker:
     def __init__(self, job: Job, command: _Command) -> None:
         self.job = job
         job.folder.mkdir(parents=True, exist_ok=True)
-        with (job.folder / STDERR).open("wb") as errors:
+        path = job.folder / STDERR
+        path.unlink(missing_ok=True)  # a worker whose sweep was killed may still write into it
+        with path.open("wb") as errors:
             self.process = subprocess.Popen(
                 command.words(job),
                 stdout=subprocess.DEVNULL,

@@ -62,6 +62,16 @@ def test_a_measurement_that_fails_is_named_and_stops_no_other(study):
     assert collect(study, [Measured(0), cells[1]], PROTOCOL).failed == []
 
 
+def test_a_measurement_that_is_not_whole_is_named(study):
+    class Half(Measured):
+        def found(self, results: Results) -> None:
+            return None
+
+    collected = collect(study, [Half(0)], PROTOCOL)
+    assert collected.items == []
+    assert collected.failed == ["cell 0"]
+
+
 def test_interrupted_at_any_cell_what_was_finished_is_kept(study):
     for stop in (0, 1, 2):
         cells = [Measured(seed, KeyboardInterrupt() if seed == stop else None) for seed in range(3)]

@@ -75,6 +75,10 @@ def test_redrawn_before_anything_is_measured_all_is_left_out(tmp_path):
     [
         (["table2", "--models", "metavea"], "no model 'metavea'; did you mean 'metavae'?"),
         (["figure7", "--families", "mnist-rotate"], "did you mean 'mnist-rotation'?"),
+        (
+            ["table2", "--quick", "--train-size", 100_000, "--families", "digits-rotation"],
+            "--train-size is 100000, and digits-rotation has 1297 training images",
+        ),
     ],
 )
 def test_names_that_do_not_exist_tell_the_nearest(arguments, says, tmp_path):

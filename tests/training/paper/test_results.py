@@ -103,6 +103,10 @@ def test_a_write_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeyp
         ({"protocol": {"train_size": 300}}, "holds results of the protocol"),
         ({"items": [{"accuracy": 1}]}, "is not a results file"),
         ({"items": 3}, "is not a results file"),
+        (
+            {"items": [an_item().model_dump() | {"accuracy": 5.0}]},
+            "is not a results file.*accuracy",
+        ),
     ],
 )
 def test_a_file_of_another_version_or_protocol_is_refused(tmp_path, change, says):

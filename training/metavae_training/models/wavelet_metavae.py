@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from metavae_training.distortion import RESCALING, distorted
 from metavae_training.models.base import Batch, Model
+from metavae_training.models.wavelet_pca import check_latent_dim
 from metavae_training.networks import AggregationNetwork, ParallelDecoder, relu_mlp
 from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
 from metavae_training.statistics import CHUNK, moments
@@ -48,6 +49,7 @@ class WaveletMetaVAE(Model):
         self.wavelets = WaveletTransform(
             pixels, scales=scales, orientations=orientations, window=6, compress=True
         )
+        check_latent_dim(latent_dim, self.wavelets)
         size = self.wavelets.features
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("scale", torch.ones(()))

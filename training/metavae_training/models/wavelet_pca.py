@@ -11,6 +11,17 @@ from metavae_training.statistics import CHUNK, moments
 from metavae_training.wavelets import WaveletTransform
 
 
+def check_latent_dim(latent_dim: int, wavelets: WaveletTransform) -> None:
+    """Raise BadModelSetting for a code of no fewer numbers than there are wavelet features."""
+    if latent_dim >= wavelets.features:
+        raise BadModelSetting(
+            f"latent_dim is {latent_dim}, expected fewer than the"
+            f" {wavelets.features} wavelet features",
+            hint="Give another latent_dim",
+            field="latent_dim",
+        )
+
+
 class WaveletPCA(Model):
     """Probabilistic PCA of fixed wavelet features: no context, nothing trained by gradients.
 
@@ -33,13 +44,7 @@ class WaveletPCA(Model):
         super().__init__()
         self.latent_dim = latent_dim
         self.wavelets = WaveletTransform(pixels, scales=scales, orientations=orientations)
-        if latent_dim >= self.wavelets.features:
-            raise BadModelSetting(
-                f"latent_dim is {latent_dim}, expected fewer than the"
-                f" {self.wavelets.features} wavelet features",
-                hint="Give another latent_dim",
-                field="latent_dim",
-            )
+        check_latent_dim(latent_dim, self.wavelets)
         self.encoder = nn.Linear(self.wavelets.features, latent_dim)
         self.decoder = nn.Linear(latent_dim, self.wavelets.features)
         self.log_variance = nn.Parameter(torch.zeros(latent_dim))  # of the posterior

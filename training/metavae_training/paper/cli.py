@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metavae_training.options import DATA_ROOT, DEVICE
-from metavae_training.stopping import stoppable
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.stopping import stoppable
 
 if TYPE_CHECKING:
     from metavae_training.paper.report import Report
@@ -37,7 +37,10 @@ def paper() -> None:
 
 def _names(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> list[str]:
     """Names out of a repeatable option that also takes lists with commas."""
-    return [name.strip() for word in words for name in word.split(",") if name.strip()]
+    names = [name.strip() for word in words for name in word.split(",")]
+    if not all(names):
+        raise click.BadParameter(f"{','.join(words)!r} has an empty name")
+    return names
 
 
 _OPTIONS = (
@@ -143,7 +146,7 @@ def _study(
     **places: Any,
 ) -> Study:
     from metavae_training.paper import study
-    from metavae_training.recipes import RECIPES
+    from metavae_training.recipes import RECIPES, BadRecipe
     from metavae_zoo.errors import UnknownName
     from metavae_zoo.families import family
 
@@ -153,6 +156,14 @@ def _study(
             raise UnknownName("model", model, known, f"the models are {', '.join(known)}")
     data = "digits" if quick else "mnist"
     families = families or [f"{data}-{axis}" for axis in ("rotation", "scale", "skew")]
+    for name in families if train_size else ():
+        available = len(family(name).labels("train", places["data_root"]))
+        if train_size and train_size > available:
+            raise BadRecipe(
+                f"--train-size is {train_size}, and {name} has {available} training images a value",
+                hint="Give fewer, or leave it out for all",
+                field="train_size",
+            )
     return study.Study(
         experiment=experiment,
         families=tuple(family(name).name for name in families),

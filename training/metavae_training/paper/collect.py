@@ -61,6 +61,10 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
         except MetavaeError as error:
             print(f"Error: {error}", file=sys.stderr)
             collected.leave_out(MEASURING_FAILED, str(cell))
+        else:
+            if cell.found(results) is None:
+                print(f"Error: {cell}: the probe left out held-out values", file=sys.stderr)
+                collected.leave_out(MEASURING_FAILED, str(cell))
     _leave_out_unknown(study, collected)
     for cell in cells:
         items = cell.found(results)

@@ -127,7 +127,7 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> F
         axes.xaxis.grid(True, color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
     panels[0].set_yticks(range(rows), [method.label for method in methods])
-    panels[0].set_ylim(rows - 0.5, -0.5)
+    panels[0].set_ylim(max(rows, 1) - 0.5, -0.5)
     legend = {"model": ("o", "full"), "no model": ("o", "none")}
     if _has_paper(study):
         legend["paper"] = ("d", "none")

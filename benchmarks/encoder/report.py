@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from encoder.changes import CHANGES, Change
+from metavae_training.distortion import RESCALING, ROTATION, SHEAR, SHIFT
 from metavae_zoo.card import Interval
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.statistics import confidence_interval
@@ -49,6 +51,12 @@ measured at held-out values with all images.
 *Gave*: the mean difference of accuracy to the row it was made to, in points, with its 95% interval
 over the judged values of all families (Student's t). One fit each, seed 0. Trained rows see
 {result["epochs"]} epochs of these fewer images.
+
+The distortions turn an image by up to {math.degrees(ROTATION):g} degrees, shear it by up to
+{SHEAR:g}, rescale its sides by up to {RESCALING:.0%} (5% where scale is what varies) and move it by
+up to {SHIFT:g} pixels. They are along the axes that are tested, and stay within the step between
+two values: no training image becomes one of a held-out distribution, but the encoder is told that
+such changes do not matter.
 
 The gain over pixels is that of fixed features and of a linear path fitted in closed form. The
 networks of a MetaVAE beside that path, their training and their context are kept because they make

@@ -192,7 +192,15 @@ def index(folder: Path, url: str | None) -> None:
 def results_table(cards: list[ModelCard]) -> str:
     """Measured probes as a Markdown table, from the cards alone."""
     floors = {"raw_pixels": "raw pixels", "pca": "PCA-40", "random_projection": "random projection"}
-    head = ["model", "probe accuracy", "training seeds", *floors.values(), "paper"]
+    head = [
+        "model",
+        "probe accuracy",
+        "training seeds",
+        *floors.values(),
+        "paper",
+        "KL(z)",
+        "KL(c)",
+    ]
     rows = []
     for card in cards:
         if card.results is None:
@@ -205,9 +213,15 @@ def results_table(cards: list[ModelCard]) -> str:
                 f"{_interval(over_seeds)} ({over_seeds.n})" if over_seeds.n > 1 else "1",
                 *(f"{probe.floors[floor]:.4f}" for floor in floors),
                 f"{probe.paper:.3f}" if probe.paper else "",
+                *(_nats(card, term) for term in ("kl_z", "kl_c")),
             ]
         )
     return markdown_table(head, rows)
+
+
+def _nats(card: ModelCard, term: str) -> str:
+    """A term of the validation ELBO; nothing where the model, or an old card, has none."""
+    return f"{nats:.1f}" if (nats := card.validation_terms.get(term)) else ""
 
 
 def _accuracy(card: ModelCard | None) -> Interval | None:

@@ -1,8 +1,8 @@
 """How a process that trains allocates memory.
 
 A step allocates and frees the same large tensors as the step before. By default the C library
-hands such memory back to the kernel, which maps it again and clears it page by page: a quarter of
-a step's time on the CPU. Kept, and on huge pages, it costs next to nothing.
+hands such memory back to the kernel, which maps it again and clears it page by page, in every
+step. Kept, and on huge pages, it costs next to nothing.
 """
 
 from __future__ import annotations

@@ -18,13 +18,17 @@ from metavae_training.paper.study import Study
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo import published
 from metavae_zoo.markdown import markdown_table
+from metavae_zoo.summary import CONTEXT_SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-OWN_CONTEXT = "A context is of the same distribution and part, and serves all images of a draw."
+OWN_CONTEXT = (
+    f"A context is {CONTEXT_SIZE} of the images of the same distribution and part, and serves all"
+    " images of a draw, those in it included."
+)
 
 
 def table2(study: Study) -> Report:
@@ -65,14 +69,34 @@ def accuracy_table(
 def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = True) -> str:
     """What the accuracies are of; `context` says what contexts are, `ceiling` that there is one."""
     return (
-        f"Accuracy of a logistic regression that is fitted on the embeddings of"
+        "Accuracy of a logistic regression that is fitted on the embeddings of"
         f" {study.train_size or 'all'} training images at each held-out value, and tested on those"
         f" of {study.test_size or 'all'} test images there; mean over the held-out values and"
         f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
         f" {context} ±: 95% interval over training seeds (Student's t), whose number is in"
         " brackets."
         f" {_storage(study)}{_closed_form(study)}"
-    ) + (" The supervised CNN is taught with the labels of each held-out value itself." * ceiling)
+        + " The supervised CNN is taught with the labels of each held-out value itself." * ceiling
+        + f"\n\n{_unlike_the_paper(study)}"
+    )
+
+
+def _unlike_the_paper(study: Study) -> str:
+    """Where probe and training are not the paper's."""
+    recipe = study.recipe("metavae", study.families[0], study.splits[0])
+    if recipe is None:
+        return ""
+    smallest, largest = recipe.context_sizes
+    return (
+        "Unlike the paper, which draws a context of 10 for each query and lets scikit-learn stop"
+        " after 100 iterations: one context serves all queries of a draw, and there are up to 1,000"
+        " iterations. MetaVAE and the paper's baselines are trained for"
+        f" {recipe.epochs} epochs at a learning rate that falls from {recipe.learning_rate:g}, with"
+        f" contexts of {smallest} to {largest} images and a weight of the KL that rises over the"
+        f" first {recipe.kl_warm_up_epochs} epochs (paper: 100 epochs at 0.0002, contexts of 10, no"
+        " rise)."
+        " NS explains the images of its contexts, the others as many queries as a batch has."
+    )
 
 
 def has_ceiling(items: Sequence[Item]) -> bool:

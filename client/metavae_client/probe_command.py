@@ -62,7 +62,7 @@ class Numbers(click.ParamType):
 )
 @click.option(
     "--label-draws",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     help="few-shot: draws of labels, each with a new context, over which the intervals are."
     f"  [default: {FewShot.label_draws}]",
 )
@@ -87,7 +87,7 @@ class Numbers(click.ParamType):
 )
 @click.option(
     "--contexts",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     help=f"Context draws, over which the intervals are.  [default: {CONTEXTS}]",
 )
 @click.option(

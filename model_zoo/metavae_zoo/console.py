@@ -23,6 +23,11 @@ _EXTRAS = {
 
 # A disk, a quota, or a file that may not grow: these come without the name of a file.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HINTS = {
+    **dict.fromkeys(_FULL, "Free some space, or give another place"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "A file is in the way of a folder: move it"),
+    errno.ENOENT: "Check the path",
+}
 
 
 class ShowsErrors(click.Command):
@@ -39,7 +44,8 @@ class ShowsErrors(click.Command):
             if error.filename is None and error.errno not in _FULL:
                 raise
             place = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{place}{error.strerror}") from error
+            hint = _HINTS.get(error.errno or 0, "Give another place")
+            raise click.ClickException(f"{place}{error.strerror}. {hint}") from error
         except ModuleNotFoundError as error:
             extra = _EXTRAS.get((error.name or "").split(".")[0])
             if extra is None:

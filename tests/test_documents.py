@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+import weights
 from encoder.report import markdown
+from metavae_training.paper.cli import paper
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.cli import results_table
 from metavae_zoo.index import read_index, shipped_bundles
+from report import table
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -19,6 +26,10 @@ DOCUMENTS = sorted(
     for folder in (".", "docs", "model_zoo", "results")
     for path in (ROOT / folder).glob("*.md")
 )
+PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "training": lambda result: f"```\n{table(result)}\n```\n",
+    "weights": weights.markdown,
+}
 
 
 def block(document: str, name: str) -> str:
@@ -35,6 +46,26 @@ def test_table_2_of_the_readme_is_the_one_of_the_results():
     written = (ROOT / "results" / "table2.md").read_text()
     table = [line for line in written.splitlines() if line.startswith("|")]
     assert block("README.md", "results/table2.md").splitlines() == table
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "figure7", "context"])
+def test_pages_of_results_are_what_their_numbers_draw_up(name, tmp_path, mnist_root):
+    written = ROOT / "results" / f"{name}.md"
+    for numbers in written.parent.glob("*.json"):
+        shutil.copy(numbers, tmp_path)
+    options = ["--redraw", "--out", str(tmp_path), "--data-root", str(mnist_root)]
+    # Of a context there are ten conditions to measure: with fewer images.
+    options += ["--train-size", "2000"] if name == "context" else []
+    redrawn = CliRunner().invoke(paper, [name, *options])
+    assert redrawn.exit_code == 0, redrawn.output
+    assert (tmp_path / f"{name}.md").read_text() == written.read_text()
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_pages_of_benchmarks_are_what_their_numbers_draw_up(name):
+    numbers = ROOT / "benchmarks" / "results" / f"{name}.json"
+    drawn_up = PAGES[name](json.loads(numbers.read_text()))
+    assert numbers.with_suffix(".md").read_text() == drawn_up
 
 
 def test_the_page_of_encoder_changes_is_the_one_of_its_results():

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from encoder.changes import Change
 from encoder.inner import Inner
 from encoder.trained import EPOCHS
+from metavae_zoo.card import Accuracy
 from metavae_zoo.commit import code_commit
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import write_whole
@@ -23,7 +24,7 @@ SCHEMA = 2
 class _Measured(BaseModel):
     """The accuracies of one encoder at the judged values."""
 
-    accuracies: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+    accuracies: Annotated[list[Accuracy], Field(min_length=1)]
     encoder: str
     commit: str
 

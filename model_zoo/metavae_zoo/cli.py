@@ -192,15 +192,8 @@ def index(folder: Path, url: str | None) -> None:
 def results_table(cards: list[ModelCard]) -> str:
     """Measured probes as a Markdown table, from the cards alone."""
     floors = {"raw_pixels": "raw pixels", "pca": "PCA-40", "random_projection": "random projection"}
-    head = [
-        "model",
-        "probe accuracy",
-        "training seeds",
-        *floors.values(),
-        "paper",
-        "KL(z)",
-        "KL(c)",
-    ]
+    head = ["model", "probe accuracy", "training seeds", *floors.values()]
+    head += ["paper", "KL(z)", "KL(c)"]
     rows = []
     for card in cards:
         if card.results is None:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from metavae_zoo.bundle import Bundle
+from metavae_zoo.card import Accuracy
 from metavae_zoo.commit import code_commit
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import write_whole
@@ -31,15 +32,12 @@ class CommandFailed(MetavaeError):
     code = "command_failed"
 
 
-_Share = Annotated[float, Field(ge=0, le=1)]
-
-
 class _ProbedValue(BaseModel):
     """What a probe says of one held-out value; `draws` are accuracies, one per context."""
 
     value: float
-    draws: Annotated[list[_Share], Field(min_length=1)]
-    floors: dict[str, _Share]
+    draws: Annotated[list[Accuracy], Field(min_length=1)]
+    floors: dict[str, Accuracy]
 
 
 class _Probe(BaseModel):

@@ -114,9 +114,11 @@ def test_an_export_of_other_weights_or_of_an_unknown_model_is_one_line(folder):
         fit(load_checkpoint(path).recipe, out=folder / "new")
 
 
-def test_a_log_that_was_cut_short_does_not_stop_a_run(tmp_path):
+def test_a_log_that_was_cut_short_does_not_stop_a_run(finished, tmp_path):
     (tmp_path / LOG).write_text('{"epoch": 1, "trai')
-    fit(SHORT, out=tmp_path)
+    again, whole = fit(SHORT, out=tmp_path), load_checkpoint(finished / CHECKPOINT)
+    assert again.weights.keys() == whole.weights.keys()
+    assert all(torch.equal(again.weights[name], whole.weights[name]) for name in whole.weights)
     assert logged(tmp_path) == [0, 1, 2]
 
 

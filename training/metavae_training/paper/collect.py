@@ -57,14 +57,10 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
             continue
         print(f"[{number}/{len(ready)}] {cell}", file=sys.stderr)
         try:
-            results.add(cell.measure())
+            _measure(cell, results)
         except MetavaeError as error:
             print(f"Error: {error}", file=sys.stderr)
             collected.leave_out(MEASURING_FAILED, str(cell))
-        else:
-            if cell.found(results) is None:
-                print(f"Error: {cell}: the probe left out held-out values", file=sys.stderr)
-                collected.leave_out(MEASURING_FAILED, str(cell))
     _leave_out_unknown(study, collected)
     for cell in cells:
         items = cell.found(results)
@@ -72,6 +68,13 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
             results.add(items)  # those that another file had
             collected.items += items
     return collected
+
+
+def _measure(cell: Cell, results: Results) -> None:
+    """Measure a cell and keep it; raises MetavaeError, also for a measurement that is not whole."""
+    results.add(cell.measure())
+    if cell.found(results) is None:
+        raise MetavaeError(f"{cell}: the probe left out held-out values")
 
 
 def model_cells(study: Study) -> Iterator[ModelCell]:

@@ -13,10 +13,11 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from metavae_zoo.card import Accuracy
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import make_writable, write_whole
 
@@ -54,7 +55,7 @@ class Item(BaseModel):
     context: str = "none"
     context_size: int = 0
     draw: int = 0
-    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    accuracy: Accuracy | None = None
     distance: float | None = None
     spread: float | None = None
     commit: str

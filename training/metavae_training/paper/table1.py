@@ -118,7 +118,6 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
     """A matrix per model and measure, its numbers written in, and the paper's below them."""
     figure = new_figure(1.2 + 2.1 * max(1, len(methods)), 5.2)
     panels = figure.subplots(2, max(1, len(methods)), squeeze=False)
-    has_paper = False
     for row, relative in enumerate((False, True)):
         matrices = [_matrix(method.of(items), families, relative) for method in methods]
         # Of all models, which can then be compared; pale enough for the numbers on it.
@@ -127,7 +126,8 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
             axes = panels[row, column]
             _draw_matrix(axes, matrix, darkest)
             if not relative:
-                has_paper |= _write_published(axes, method, families)
+                for (x, y), number in _published(method, families).items():
+                    axes.text(x, y + 0.32, f"({number:.2f})", ha="center", va="center", fontsize=7)
             axes.set_title(method.label if row == 0 else "", loc="left")
             short = [name.split("-", 1)[1] for name in families]
             axes.set_xticks(range(len(families)), short, rotation=30)
@@ -135,6 +135,7 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
         panels[row, 0].set_ylabel(
             ("divided by the spread" if relative else "L2 distance") + "\ntrained on"
         )
+    has_paper = any(_published(method, families) for method in methods)
     figure.supxlabel("varied" + "; in brackets: the paper's distance" * has_paper, fontsize=9)
     return figure
 
@@ -149,17 +150,14 @@ def _matrix(items: Sequence[Item], families: Sequence[str], relative: bool) -> N
     return np.array([[mean(trained, varied) for varied in families] for trained in families])
 
 
-def _write_published(axes: Axes, method: Method, families: Sequence[str]) -> bool:
-    """Write the paper's distances below ours; returns whether it has any."""
-    numbers = {
+def _published(method: Method, families: Sequence[str]) -> dict[tuple[int, int], float]:
+    """The paper's distances, by their column and row of the matrix."""
+    return {
         (x, y): number
         for y, trained in enumerate(families)
         for x, varied in enumerate(families)
         if (number := published.table_1(method.model, trained, varied))
     }
-    for (x, y), number in numbers.items():
-        axes.text(x, y + 0.32, f"({number:.2f})", ha="center", va="center", fontsize=7)
-    return bool(numbers)
 
 
 def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], darkest: float) -> None:

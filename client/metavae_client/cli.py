@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from metavae_client import files
-from metavae_client.options import PATH, json_option, server_options
+from metavae_client.options import json_option, server_options
 from metavae_client.probe_command import probe
 from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.served import only_name
 from metavae_zoo.card import ModelCard
-from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.embedder import Embeddings
 
 _images = click.argument("images", nargs=-1, required=True, type=PATH)

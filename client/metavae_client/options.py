@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from metavae_zoo.console import PATH
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
 

@@ -11,10 +11,11 @@ import click
 
 from metavae_client.contexts import SOURCES, ContextFrom
 from metavae_client.floors import FLOORS
-from metavae_client.options import PATH, json_option, server_options
+from metavae_client.options import json_option, server_options
 from metavae_client.protocols import PROTOCOLS, FewShot, Knn, Linear, Protocol
 from metavae_client.remote import RemoteEmbedder
 from metavae_client.settings import CONTEXTS, ProbeSettings
+from metavae_zoo.console import PATH
 from metavae_zoo.embedder import Embedder
 from metavae_zoo.families import family
 from metavae_zoo.summary import CONTEXT_SIZE

@@ -9,7 +9,7 @@ import click
 
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.card import Interval, ModelCard
-from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.stopping import stoppable
@@ -123,14 +123,14 @@ def verify(names: tuple[str, ...]) -> None:
 )
 @click.option(
     "--runs",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("runs"),
     show_default=True,
     help="Where training runs lie; runs that are there are resumed, finished ones kept.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder that takes the bundle [default: the user's zoo].",
 )
 def build(name: str, seeds: int, contexts: int, device: str, runs: Path, out: Path | None) -> None:
@@ -149,7 +149,7 @@ def build(name: str, seeds: int, contexts: int, device: str, runs: Path, out: Pa
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 def add(folder: Path) -> None:
     """Take the bundle in FOLDER into this machine's zoo, verified."""
     from metavae_zoo.index import add as add_bundle
@@ -161,7 +161,7 @@ def add(folder: Path) -> None:
 @click.argument("family")
 @click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
 )
 def data(family: str, data_root: Path | None) -> None:
@@ -177,7 +177,7 @@ def data(family: str, data_root: Path | None) -> None:
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--url", help="Address that will serve FOLDER [default: bundles ship with metavae].")
 def index(folder: Path, url: str | None) -> None:
     """Print the index of the bundles in FOLDER, for publishing them.

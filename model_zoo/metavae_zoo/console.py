@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import click
@@ -59,6 +60,17 @@ class Commands(ShowsErrors, click.Group):
     """A group of such commands."""
 
 
+class GivenPath(click.Path):
+    """A path; an empty one, as of a variable that is not set, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path of a word."""
+        if value == "":
+            self.fail("an empty path was given; expected a file or a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = GivenPath(path_type=Path)
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 version_option = click.version_option(__version__, message="%(prog)s %(version)s")

@@ -20,14 +20,14 @@ from metavae_serving import launch, process
 from metavae_serving.archive import best_device, bundle_of, configure, pack
 from metavae_serving.configuration import LOOPBACK, Settings, read_settings
 from metavae_serving.errors import ServerFailed
-from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, Commands, GivenPath, version_option
 from metavae_zoo.places import default_store, token_file
 
 _DEFAULTS = Settings()
 
 _store = click.option(
     "--store",
-    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+    type=GivenPath(file_okay=False, resolve_path=True, path_type=Path),
     default=default_store,
     show_default="METAVAE_STORE, else in the user's state folder",
     help="Folder of the model store.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from metavae_zoo.console import ShowsErrors
+from metavae_zoo.console import PATH, ShowsErrors
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,15 @@ def test_a_bug_keeps_its_traceback():
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     assert isinstance(CliRunner().invoke(failing).exception, OSError)
+
+
+def test_an_empty_path_is_refused_and_not_taken_for_the_working_folder():
+    @click.command()
+    @click.option("--out", type=PATH)
+    def run(out: Path | None) -> None:
+        click.echo(repr(out))
+
+    refused = CliRunner().invoke(run, ["--out", ""])
+    assert (refused.exit_code, "an empty path was given" in refused.stderr) == (2, True)
+    assert CliRunner().invoke(run, ["--out", "here"]).stdout == f"{Path('here')!r}\n"
+    assert CliRunner().invoke(run, []).stdout == "None\n"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from metavae_training.memory import keep_freed_memory
 from metavae_training.options import DATA_ROOT, DEVICE, THREADS
 from metavae_training.paper.cli import paper
-from metavae_zoo.console import HELP_OPTIONS, Commands, version_option
+from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.stopping import stoppable
 
 
@@ -68,7 +68,7 @@ def list_recipes(as_json: bool) -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of the run [default: runs/RECIPE/seed-SEED].",
 )
 @click.option("--threads", type=THREADS, help="CPU threads [default: all cores].")
@@ -155,7 +155,7 @@ def _settings(words: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--epochs", type=click.IntRange(0), help="Instead of the recipes' own numbers.")
 @click.option(
     "--runs",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("runs"),
     show_default=True,
     help="Folder of the runs, which are in RECIPE/seed-SEED.",
@@ -203,10 +203,8 @@ def sweep(
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Bundle folder [default: beside CHECKPOINT]."
-)
+@click.argument("checkpoint", type=PATH)
+@click.option("--out", type=PATH, help="Bundle folder [default: beside CHECKPOINT].")
 @DATA_ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def export(checkpoint: Path, out: Path | None, data_root: Path | None, as_json: bool) -> None:

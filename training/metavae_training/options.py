@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from metavae_zoo.console import PATH
 
 THREADS = click.IntRange(1, 512)  # more than that, and OpenMP takes the process down
 
 DATA_ROOT = click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
 )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metavae_training.options import DATA_ROOT, DEVICE
+from metavae_zoo.console import PATH
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.stopping import stoppable
 
@@ -75,14 +76,14 @@ _OPTIONS = (
     ),
     click.option(
         "--runs",
-        type=click.Path(path_type=Path),
+        type=PATH,
         default=Path("runs"),
         show_default=True,
         help="Folder of the training runs, as of `metavae-train sweep`.",
     ),
     click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=PATH,
         default=Path("results"),
         show_default=True,
         help="Folder of the results.",

@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait do not spin: two programs on two cores would slow each other tenfold.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test check fuzz soak format lock clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,13 @@ check: $(VENV)/.dev  ## Lint, formatting, types, and the arrows between the pack
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+fuzz: $(VENV)/.dev  ## Fuzz the wire with atheris, for FUZZ_SECONDS (300).
+	$(BIN)/pip install --quiet 'atheris>=2.3'
+	$(BIN)/python tests/fuzz_wire.py -max_total_time=$(or $(FUZZ_SECONDS),300)
+
+soak: $(VENV)/.dev  ## Load a server for SOAK_MINUTES (5), and fail if it grows.
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(SOAK_MINUTES),5)
 
 format: $(VENV)/.dev  ## Format and mend what a tool can mend.
 	$(BIN)/ruff format

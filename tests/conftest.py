@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ import pytest
 
 from metavae_serving import launch, process
 from metavae_serving.archive import pack
-from metavae_serving.configuration import Settings
 from metavae_serving.errors import ServerFailed
+from metavae_serving.settings import ModelSettings, Settings
 from metavae_training.checkpoint import Checkpoint
 from metavae_training.export import export
 from metavae_training.fit import fit
@@ -45,7 +46,7 @@ class RunningServer:
         return {"Authorization": f"Bearer {key}"}
 
 
-Serve = Callable[[list[Bundle]], contextlib.AbstractContextManager[RunningServer]]
+Serve = Callable[..., contextlib.AbstractContextManager[RunningServer]]
 
 
 def free_settings() -> Settings:
@@ -76,6 +77,19 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Waits, for a minute at most, until something that is under way has come about."""
+
+    def wait(true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < deadline, "it never came about"
+            time.sleep(0.05)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
 def mnist_root() -> Path:
     """A data root that holds the real MNIST; tests that need it are skipped where it is not."""
     try:
@@ -99,12 +113,12 @@ def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Serves bundles for as long as a `with` block."""
+    """Serves bundles, each by settings of its own if need be, for as long as a `with` block."""
 
     @contextlib.contextmanager
-    def serving(bundles: list[Bundle]) -> Iterator[RunningServer]:
+    def serving(bundles: list[Bundle], **models: ModelSettings) -> Iterator[RunningServer]:
         store, settings = tmp_path_factory.mktemp("serving") / "store", free_settings()
-        pack(bundles, store, settings)
+        pack(bundles, store, dataclasses.replace(settings, models=models))
         launch.start(store)
         try:
             yield RunningServer(settings.url, settings.management_url, token_file(store), store)

@@ -51,10 +51,10 @@ def parse_url(url: str) -> httpx.URL:
         parsed = httpx.URL(url.rstrip("/"))
     except httpx.InvalidURL:
         parsed = httpx.URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https", "grpc") or not parsed.host:
         raise ServerUnreachable(
             f"{url!r} is not the URL of a server",
-            hint="Give one like http://127.0.0.1:8080 (METAVAE_URL)",
+            hint="Give one like http://127.0.0.1:8080 (METAVAE_URL), or grpc://127.0.0.1:8083",
             field="url",
         )
     return parsed

@@ -23,6 +23,7 @@ from metavae_client.tokens import Tokens
 from metavae_serving.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,
+    MAX_IMAGES_HEADER,
     BadRequest,
     decode_reply,
     encode_request,
@@ -42,8 +43,9 @@ class RemoteEmbedder:
     """A model at a server, an `Embedder`; for any number of threads, and a context manager.
 
     `token` or `token_file` (TorchServe's key_file.json) name the token, see `tokens`. Images are
-    sent in requests of at most `max_request_bytes` and `max_images_per_request`, `concurrency` at
-    a time; `timeout` and `give_up_after` are seconds for one try and for all tries of a request.
+    sent in requests of at most `max_request_bytes` and `max_images_per_request` (no more than the
+    server takes, which it says with the card), `concurrency` at a time; `timeout` and
+    `give_up_after` are seconds for one try and for all tries of a request.
     `progress` shows a bar on stderr for long work, where that is a terminal.
 
     Beside the errors of an in-process embedder its methods raise those of `metavae_client.errors`.
@@ -60,17 +62,18 @@ class RemoteEmbedder:
         give_up_after: float = Patience.give_up_after,
         concurrency: int = 4,
         max_request_bytes: int = REQUEST_BYTES,
-        max_images_per_request: int = MAX_IMAGES,
+        max_images_per_request: int | None = None,
         progress: bool = False,
     ) -> None:
         self.model = model
         tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(url)))
         patience = Patience(timeout, give_up_after)
-        self._connection = Connection(url, tokens, "inference", patience)
+        self._connection = _connect(url, tokens, patience)
         self._tokens = tokens
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
         self._max_request_bytes = max_request_bytes
         self._max_images = max_images_per_request
+        self._taken_images = MAX_IMAGES
         self._progress = progress
         self._card: ModelCard | None = None
         self._card_lock = threading.Lock()
@@ -135,7 +138,7 @@ class RemoteEmbedder:
 
     def _rows_per_request(self, *, bytes_in: int, bytes_out: int) -> int:
         fitting = self._max_request_bytes // max(bytes_in, bytes_out)
-        return max(1, min(self._max_images, fitting))
+        return max(1, min(self._max_images or fitting, self._taken_images, fitting))
 
     def _each(self, images: int, limit: int, verb: str, work: Callable[[slice], T]) -> list[T]:
         """Do `work` on parts of at most `limit` images, several at a time; results in order."""
@@ -233,10 +236,21 @@ class RemoteEmbedder:
         except ModelNotServed as error:
             served = names_if_they_can_be_had(self._connection.url, self._tokens)
             raise ModelNotServed(self.model, self._connection.url, served) from error
+        taken = response.headers.get(MAX_IMAGES_HEADER, "")
+        self._taken_images = int(taken) if taken.isdigit() and len(taken) < 10 else MAX_IMAGES
         try:
             return ModelCard.from_json(response.content, source=f"{self._connection.url}{path}")
         except BadBundle as error:
             raise self._bad_reply(f"sent no card of {self.model}: {error.message}") from error
+
+
+def _connect(url: str, tokens: Tokens, patience: Patience) -> Connection:
+    """A connection by the scheme of the URL, http, https or grpc."""
+    if parse_url(url).scheme != "grpc":
+        return Connection(url, tokens, "inference", patience)
+    from metavae_client.grpc_connection import GrpcConnection
+
+    return GrpcConnection(url, tokens, "inference", patience)
 
 
 def served_models(

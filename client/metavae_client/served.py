@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from metavae_client.connection import Connection, Patience, is_local, parse_url
-from metavae_client.errors import BadReply, ModelNotNamed, Unauthorized
+from metavae_client.errors import BadReply, ModelNotNamed, ServerUnreachable, Unauthorized
 from metavae_client.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
 
@@ -17,6 +17,12 @@ _NAME_IT = "Name the model: --model NAME, or METAVAE_MODEL"
 def management_url(url: str) -> str:
     """Where `metavae-serve` puts the management API of an inference URL: the next port."""
     parsed = parse_url(url)
+    if parsed.scheme == "grpc":
+        raise ServerUnreachable(
+            f"{url} is an address of gRPC, which does not tell what is served",
+            hint="Name the model, or give the management API of HTTP as --management-url",
+            field="url",
+        )
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
     return str(parsed.copy_with(port=port + 1))
 
@@ -49,6 +55,7 @@ def only_name(url: str, *, token_file: Path | None = None) -> str:
     Raises ModelNotNamed where it serves several or does not tell, and what `Connection` raises.
     """
     tokens = Tokens(path=token_file, local=is_local(parse_url(url)))
+    management_url(url)  # which there is none of for gRPC
     inference = Connection(url, tokens, "inference", Patience())
     try:
         inference.send("GET", "/ping")  # an error about the server itself comes first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -114,8 +115,9 @@ class ModelCard(_Frozen):
     @property
     def digest(self) -> str:
         """Hash of the model's graphs: two models with one digest give the same embeddings."""
-        graphs = {name: sha for name, sha in self.files.items() if name.endswith(".onnx")}
-        return hashlib.sha256(json.dumps(graphs, sort_keys=True).encode()).hexdigest()
+        return _digest(
+            tuple(sorted((name, sha) for name, sha in self.files.items() if name.endswith(".onnx")))
+        )
 
     def to_json(self) -> str:
         """The card as `card.json` holds it."""
@@ -149,3 +151,8 @@ class ModelCard(_Frozen):
                 f"{source} is not a model card: {where}: {first['msg']}",
                 hint=RESTORE,
             ) from error
+
+
+@lru_cache  # asked for with every summary
+def _digest(graphs: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(json.dumps(dict(graphs), sort_keys=True).encode()).hexdigest()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,16 +12,11 @@ from safetensors.numpy import load_file
 
 from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle
 from metavae_zoo.card import ModelCard
-from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
-from metavae_zoo.images import as_images
+from metavae_zoo.errors import BadBundle, BadSummary
+from metavae_zoo.graph import CHUNK, Device, open_graph
+from metavae_zoo.images import Images, as_images
+from metavae_zoo.packs import joined, packs, pieces
 from metavae_zoo.summary import LIMIT, Summary
-
-if TYPE_CHECKING:
-    import onnxruntime
-
-Device = Literal["cpu", "cuda"]
-
-CHUNK = 1024  # images per graph run: bounds the memory of a run, not the size of a request
 
 # torch against ONNX Runtime on the CPU; on CUDA, products are summed in another order.
 GOLDEN_TOLERANCE: dict[Device, float] = {"cpu": 1e-5, "cuda": 1e-3}
@@ -135,9 +129,11 @@ class OnnxEmbedder:
     ) -> None:
         self.card = bundle.card
         self._device: Device = device
-        self._encode = _session(bundle, ENCODE, device, threads)
+        self._encode = open_graph(bundle.path / ENCODE, device=device, threads=threads)
         self._summarize = (
-            _session(bundle, SUMMARIZE, device, threads) if bundle.card.needs_context else None
+            open_graph(bundle.path / SUMMARIZE, device=device, threads=threads)
+            if bundle.card.needs_context
+            else None
         )
         if check_golden:
             self._check_golden(bundle)
@@ -145,34 +141,57 @@ class OnnxEmbedder:
     def summarize(self, context: ArrayLike) -> Summary:
         """Summarise a context set; see `Embedder`."""
         images = as_images(context, self.card.image_shape, field="context")
+        [summary] = self.summarize_each([images])
+        if isinstance(summary, BadSummary):
+            raise summary
+        return summary
+
+    def summarize_each(self, contexts: Sequence[Images]) -> list[Summary | BadSummary]:
+        """Summaries of several contexts, [N, C, H, W] each, by as few runs as hold their images.
+
+        The BadSummary of a context whose sum leaves the exact range stands in its place.
+        """
+        digest = self.card.digest
         if self._summarize is None:
-            return Summary(np.zeros(0), len(images), self.card.digest)
-        parts = [
-            Summary.of_features(
-                np.asarray(self._summarize.run(["features"], {"images": chunk})[0]),
-                self.card.digest,
-            )
-            for chunk in _chunks(images)
-        ]
-        return parts[0].merge(*parts[1:])
+            return [Summary(np.zeros(0), len(images), digest) for images in contexts]
+        parts: list[list[Summary | BadSummary]] = [[] for _ in contexts]
+        for pack in packs([len(images) for images in contexts], CHUNK):
+            images = joined([contexts[index][rows] for index, rows in pack])
+            [features] = self._summarize.run({"images": images})
+            for (index, _), piece in zip(pack, pieces(features, pack), strict=True):
+                parts[index].append(_summed(piece, digest))
+        return [_merged(of_one) for of_one in parts]
 
     def embed(
         self, queries: ArrayLike, summary: Summary | Sequence[Summary] | None = None
     ) -> Embeddings:
         """Embed queries; see `Embedder`."""
         images = as_images(queries, self.card.image_shape, field="queries")
-        rows = pooled_rows(self.card, summary, len(images))
-        parts = [
-            self._encode.run(
-                ["mean", "log_variance"],
-                {"images": chunk, "summary": np.ascontiguousarray(row)}
-                if self.card.needs_context
-                else {"images": chunk},
+        [embeddings] = self.embed_each([(images, pooled_rows(self.card, summary, len(images)))])
+        return embeddings
+
+    def embed_each(self, queries: Sequence[tuple[Images, NDArray[np.float32]]]) -> list[Embeddings]:
+        """Embeddings of several arrays of images, each with its rows of `pooled_rows`.
+
+        By as few runs as hold the images.
+        """
+        parts: list[list[Embeddings]] = [[] for _ in queries]
+        for pack in packs([len(images) for images, _ in queries], CHUNK):
+            inputs = {"images": joined([queries[index][0][rows] for index, rows in pack])}
+            if self.card.needs_context:
+                inputs["summary"] = joined([queries[index][1][rows] for index, rows in pack])
+            means, log_variances = self._encode.run(inputs)
+            for (index, _), mean, log_variance in zip(
+                pack, pieces(means, pack), pieces(log_variances, pack), strict=True
+            ):
+                parts[index].append(Embeddings(mean, log_variance))
+        return [
+            Embeddings(
+                joined([part.mean for part in of_one]),
+                joined([part.log_variance for part in of_one]),
             )
-            for chunk, row in zip(_chunks(images), _chunks(rows), strict=True)
+            for of_one in parts
         ]
-        means, log_variances = zip(*parts, strict=True)
-        return Embeddings(np.concatenate(means), np.concatenate(log_variances))
 
     def _check_golden(self, bundle: Bundle) -> None:
         golden = load_file(bundle.path / GOLDEN)
@@ -191,55 +210,27 @@ class OnnxEmbedder:
                 )
 
 
+def _summed(features: NDArray[np.float32], digest: str) -> Summary | BadSummary:
+    try:
+        return Summary.of_features(features, digest)
+    except BadSummary as error:
+        return error
+
+
+def _merged(parts: Sequence[Summary | BadSummary]) -> Summary | BadSummary:
+    summaries = []
+    for part in parts:
+        if isinstance(part, BadSummary):
+            return part
+        summaries.append(part)
+    try:
+        return summaries[0].merge(*summaries[1:])
+    except BadSummary as error:
+        return error
+
+
 def golden_gap(found: NDArray, golden: NDArray) -> float:
     """Largest difference, absolute for numbers up to 1 and relative above."""
     if found.shape != golden.shape:
         return float("inf")
     return float((np.abs(found - golden) / np.maximum(1.0, np.abs(golden))).max())
-
-
-def _chunks(rows: NDArray) -> Iterator[NDArray]:
-    for start in range(0, len(rows), CHUNK):
-        yield rows[start : start + CHUNK]
-
-
-def _session(
-    bundle: Bundle, graph: str, device: Device, threads: int | None
-) -> onnxruntime.InferenceSession:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DeviceUnavailable(
-            "ONNX Runtime is not installed", hint="`pip install 'metavae[runtime]'`"
-        ) from error
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
-    settings: list[str | tuple[str, dict[str, str]]] = [provider]
-    if device == "cuda":
-        onnxruntime.preload_dlls()
-        settings = [(provider, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
-    # Spinning threads win microseconds for one session and starve every neighbour.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(bundle.path / graph, options, providers=settings)
-    except Exception as error:  # ONNX Runtime raises several unrelated types
-        if device == "cuda":
-            raise _no_cuda(f"no session could be made ({error})") from error
-        raise BadBundle(
-            f"ONNX Runtime cannot load {bundle.path / graph} on {device} ({error})",
-            hint="Verify the bundle: `metavae-zoo verify NAME`",
-        ) from error
-    # ONNX Runtime falls back to the CPU without a word when CUDA cannot be had.
-    actual = session.get_providers()[0]
-    if actual != provider:
-        raise _no_cuda(f"ONNX Runtime gave {actual}")
-    return session
-
-
-def _no_cuda(found: str) -> DeviceUnavailable:
-    return DeviceUnavailable(
-        f"CUDAExecutionProvider was asked for and {found}",
-        hint="Check `nvidia-smi` and the CUDA libraries, or choose `--device cpu`",
-    )

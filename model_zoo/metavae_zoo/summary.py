@@ -67,9 +67,14 @@ class Summary:
     @classmethod
     def of_features(cls, features: NDArray[np.float32], model: str) -> Summary:
         """Sum per-image features, [image, feature]; raises BadSummary beyond the exact range."""
-        rounded = np.rint(features.astype(np.float64) / RESOLUTION) * RESOLUTION
-        _exact(np.abs(rounded).sum(axis=0))
-        return cls(rounded.sum(axis=0), len(features), model)
+        units = features.astype(np.float64)
+        units /= RESOLUTION
+        np.rint(units, out=units)
+        # A bound that is cheap to see holds nearly always; else the sums are looked at.
+        bound = len(features) * float(max(features.max(initial=0), -features.min(initial=0)) + 1)
+        if not bound < LIMIT:
+            _exact(np.abs(units).sum(axis=0) * RESOLUTION)
+        return cls(units.sum(axis=0) * RESOLUTION, len(features), model)
 
 
 def _exact(total: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,21 +8,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from metavae_serving.configuration import (
     CONFIGURATION,
-    Settings,
+    METRICS,
     model_configuration,
     properties,
     read_settings,
 )
 from metavae_serving.errors import BadStore
 from metavae_serving.installed import check_installed
+from metavae_serving.metrics import metrics_configuration
 from metavae_serving.process import refuse_if_running
+from metavae_serving.settings import ModelSettings, Settings
 from metavae_zoo.bundle import Bundle, open_bundle, replacing_folder
-from metavae_zoo.embedder import Device, OnnxEmbedder
+from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle, DeviceUnavailable
+from metavae_zoo.graph import Device
 from metavae_zoo.index import find_bundle
 from metavae_zoo.places import run_folder
 
@@ -55,7 +59,7 @@ def best_device(bundle: Bundle) -> Device:
 def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
     """Write a model store of `bundles`, whole or not at all: an earlier one stays until then.
 
-    Every model is run once on `settings.device` and compared with its golden outputs first.
+    Every model is run once on its device and compared with its golden outputs first.
     Raises BadStore where the store cannot be written or `store` is something else, ServerFailed
     while a server runs over it, BadBundle and DeviceUnavailable where a model would not serve,
     NotInstalled.
@@ -70,12 +74,14 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
         )
     _check_replaceable(store)
     refuse_if_running(store)
+    settings = replace(settings, models={name: settings.of(name) for name in names})
     for bundle in bundles:
-        OnnxEmbedder(bundle, device=settings.device)
+        OnnxEmbedder(bundle, device=settings.of(bundle.card.name).device)
     try:
         with replacing_folder(store) as scratch:
             for bundle in bundles:
-                _archive(bundle, scratch, settings)
+                _archive(bundle, scratch, settings.of(bundle.card.name))
+            (scratch / METRICS).write_text(metrics_configuration())
             (scratch / CONFIGURATION).write_text(properties(store, settings))
     except OSError as error:
         raise BadStore(
@@ -121,7 +127,7 @@ def _check_replaceable(store: Path) -> None:
             f"{store} is not empty and no model store; packing would delete what it holds",
             hint="Choose another folder with --store",
         )
-    ours = {CONFIGURATION, run_folder(store).name}
+    ours = {CONFIGURATION, METRICS, run_folder(store).name}
     others = [path.name for path in found if path.name not in ours and path.suffix != _ARCHIVE]
     if others:
         raise BadStore(
@@ -130,7 +136,7 @@ def _check_replaceable(store: Path) -> None:
         )
 
 
-def _archive(bundle: Bundle, folder: Path, settings: Settings) -> None:
+def _archive(bundle: Bundle, folder: Path, settings: ModelSettings) -> None:
     """Write the archive of one bundle into `folder`; raises OSError where the disk is full."""
     # The archiver gathers files in a temporary folder under the model's name: one of its own
     # keeps two runs apart, and beside the archive it needs no space on another disk.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON_TYPE = "application/json"
 BINARY_TYPE = "application/octet-stream"
 
+_WINDOW = 4096  # more than the JSON of a reply takes whose tensors are binary
+
 
 def join_body(
     header: dict[str, Any], kind: str, arrays: dict[str, NDArray], binary: dict[str, bool]
@@ -22,7 +25,7 @@ def join_body(
     `binary` says of each array whether its bytes follow the JSON.
     """
     header[kind] = [declare(name, array, binary=binary[name]) for name, array in arrays.items()]
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = _ENCODER.encode(header).encode()
     if not any(binary.values()):
         return text, {"Content-Type": JSON_TYPE}
     parts = [array_bytes(array) for name, array in arrays.items() if binary[name]]
@@ -48,7 +51,7 @@ def split_body(
             field=HEADER_LENGTH,
         )
     try:
-        content = json.loads(bytes(whole[:length]), parse_constant=_refuse_constant)
+        content = _DECODER.decode(str(whole[:length], "utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadRequest(
             f"the first {length} bytes of the body are not JSON ({error})",
@@ -63,5 +66,21 @@ def split_body(
     return content, whole[length:]
 
 
+def json_length(body: bytes) -> int:
+    """Length of the JSON object that `body` starts with, where no header says it; 0 if none does.
+
+    What we write is ASCII, so characters are bytes.
+    """
+    for window in (_WINDOW, len(body)):
+        with suppress(ValueError):
+            return _DECODER.raw_decode(body[:window].decode("latin-1"))[1]
+    return 0
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: `json.dumps` and `json.loads` with options make one a call.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

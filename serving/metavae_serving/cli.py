@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +16,18 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from metavae_serving import launch, process
+from metavae_serving import launch, process, stop
 from metavae_serving.archive import best_device, bundle_of, configure, pack
-from metavae_serving.configuration import LOOPBACK, Settings, read_settings
+from metavae_serving.configuration import read_settings
 from metavae_serving.errors import ServerFailed
+from metavae_serving.per_model import Given, PerModel, check_names, value_for
+from metavae_serving.settings import LOOPBACK, ModelSettings, Settings
+from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, Commands, GivenPath, version_option
 from metavae_zoo.places import default_store, token_file
 
-_DEFAULTS = Settings()
+_SERVER = Settings()
+_MODEL = ModelSettings()
 
 _store = click.option(
     "--store",
@@ -34,9 +38,18 @@ _store = click.option(
 )
 
 
+_drain_seconds = click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=stop.DRAIN_SECONDS,
+    show_default=True,
+    help="How long requests that were taken in may still be answered; 0 cuts them off.",
+)
+
+
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """Options of the commands that pack; None where `start` keeps what was packed."""
-    for option in (
+    options = (
         click.option(
             "--host",
             envvar="METAVAE_HOST",
@@ -49,30 +62,56 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             envvar="METAVAE_PORT",
             show_envvar=True,
             help="Port of inference; management, metrics and gRPC take the four after it."
-            f"  [default: {_DEFAULTS.port}]",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(1, 256),
-            envvar="METAVAE_WORKERS",
-            show_envvar=True,
-            help=f"Processes per model.  [default: {_DEFAULTS.workers}]",
-        ),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            envvar="METAVAE_DEVICE",
-            show_envvar=True,
-            help="Where models run; auto: CUDA if ONNX Runtime can really use it.  [default: auto]",
+            f"  [default: {_SERVER.port}]",
         ),
         click.option(
             "--token-minutes",
             type=click.IntRange(1, 10_000_000),
-            help=f"How long a token is good for.  [default: {_DEFAULTS.token_minutes}]",
+            help=f"How long a token is good for.  [default: {_SERVER.token_minutes}]",
         ),
-    ):
+        _per_model(
+            "--workers",
+            click.IntRange(1, 256),
+            f"Processes of a model, which share the cores.  [default: {_MODEL.workers}]",
+        ),
+        _per_model(
+            "--device",
+            click.Choice(["auto", "cpu", "cuda"]),
+            "Where a model runs; auto: CUDA if ONNX Runtime can really use it.  [default: auto]",
+        ),
+        _per_model(
+            "--batch-size",
+            click.IntRange(1, 1024),
+            "Requests that a worker takes at a time, to run them as one."
+            f"  [default: {_MODEL.batch_size}]",
+        ),
+        _per_model(
+            "--max-batch-delay",
+            click.IntRange(1, 10_000),
+            "Milliseconds that a batch which is not full waits for more; with a batch size of 1"
+            f" there is nothing to wait for.  [default: {_MODEL.max_batch_delay}]",
+        ),
+        _per_model(
+            "--max-images",
+            click.IntRange(1, 1_000_000),
+            "Images that one request may hold; our client splits what is larger."
+            f"  [default: {_MODEL.max_images}]",
+        ),
+    )
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def _per_model(option: str, kind: click.ParamType, text: str) -> Callable[..., Any]:
+    return click.option(
+        option,
+        type=PerModel(kind),
+        multiple=True,
+        envvar=f"METAVAE_{option.strip('-').replace('-', '_').upper()}",
+        show_envvar=True,
+        help=f"{text} NAME=VALUE is for one model alone.",
+    )
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -99,6 +138,7 @@ def pack_command(names: tuple[str, ...], store: Path, **options: Any) -> None:
 @_store
 @_options
 @click.option("--foreground", is_flag=True, help="Run until a signal comes, then stop the server.")
+@_drain_seconds
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
@@ -107,12 +147,17 @@ def pack_command(names: tuple[str, ...], store: Path, **options: Any) -> None:
     help="Seconds until all workers must be ready.",
 )
 def start_command(
-    names: tuple[str, ...], store: Path, foreground: bool, timeout: float, **options: Any
+    names: tuple[str, ...],
+    store: Path,
+    foreground: bool,
+    drain_seconds: float,
+    timeout: float,
+    **options: Any,
 ) -> None:
     """Pack the models NAME... and serve them; without a name, serve the store as it was packed.
 
     Without a name --host, --port and --token-minutes, where given by option or environment, are
-    written into the store's configuration; --workers and --device can only be what was packed.
+    written into the store's configuration; the options of models can only be what was packed.
     Returns when every worker is ready.
     """
     process.refuse_if_running(store)  # so that one which runs below is ours to stop
@@ -127,7 +172,7 @@ def start_command(
                 _wait_for_end(store)
         except (KeyboardInterrupt, SystemExit) as end:
             if process.running(store) is not None:
-                process.stop(store)
+                stop.stop(store, drain_seconds=drain_seconds)
             click.echo("stopped")
             if not foreground:  # where a signal is the way to end it, it is no failure
                 raise SystemExit(130 if isinstance(end, KeyboardInterrupt) else end.code) from end
@@ -152,30 +197,52 @@ def ready_command(store: Path, as_json: bool) -> None:
 
 @main.command("stop")
 @_store
-def stop_command(store: Path) -> None:
-    """Stop the server; returns when all its processes are gone."""
-    process.stop(store)
-    click.echo("stopped")
+@_drain_seconds
+def stop_command(store: Path, drain_seconds: float) -> None:
+    """Stop the server; returns when all its processes are gone.
+
+    Requests that it has taken in are answered first, later ones get a 503 with Retry-After.
+    """
+    drained = stop.stop(store, drain_seconds=drain_seconds)
+    click.echo("stopped" if drained else "stopped; some requests may not have been answered")
 
 
 def _pack(
     names: tuple[str, ...],
     store: Path,
     *,
-    device: str | None,
+    host: str | None,
+    port: int | None,
+    token_minutes: int | None,
     starting: bool = False,
-    **options: Any,
+    **given: Given,
 ) -> None:
     bundles = [bundle_of(name) for name in dict.fromkeys(names)]
-    if device in (None, "auto"):
-        device = best_device(bundles[0])
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = replace(_DEFAULTS, device=device, **given)
+    of_server = {"host": host, "port": port, "token_minutes": token_minutes}
+    settings = replace(_SERVER, **_those_given(of_server), models=_models(bundles, given))
     if starting:
         launch.check_ports(settings)  # before an earlier store is replaced
     pack(bundles, store, settings)
+    for name, model in settings.models.items():
+        click.echo(f"packed {name} for {model.device} into {store}")
+
+
+def _models(bundles: Sequence[Bundle], given: dict[str, Given]) -> dict[str, ModelSettings]:
+    names = [bundle.card.name for bundle in bundles]
+    for option, words in given.items():
+        check_names(option.replace("_", "-"), words, names)
+    models = {}
     for bundle in bundles:
-        click.echo(f"packed {bundle.card.name} for {settings.device} into {store}")
+        name = bundle.card.name
+        values = _those_given({option: value_for(name, words) for option, words in given.items()})
+        if values.get("device", "auto") == "auto":
+            values["device"] = best_device(bundle)
+        models[name] = replace(_MODEL, **values)
+    return models
+
+
+def _those_given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _start(store: Path, timeout: float) -> None:
@@ -192,23 +259,34 @@ def _start(store: Path, timeout: float) -> None:
     click.echo(f"tokens {token_file(store)}")
 
 
-def _reconfigure(store: Path, **options: Any) -> None:
+def _reconfigure(
+    store: Path,
+    *,
+    host: str | None,
+    port: int | None,
+    token_minutes: int | None,
+    **given: Given,
+) -> None:
     """Let `start` without a name take other addresses than the store was packed with.
 
     Options may come from the environment, and are no error where they change nothing.
     """
     packed = read_settings(store)
-    given = {name: value for name, value in options.items() if value not in (None, "auto")}
-    wanted = replace(packed, **given)
-    for name in ("workers", "device"):
-        if getattr(wanted, name) != getattr(packed, name):
-            raise click.UsageError(
-                f"the store was packed with {name} {getattr(packed, name)}, and --{name} (or"
-                f" METAVAE_{name.upper()}) is {getattr(wanted, name)}: give the model's NAME as"
-                " well to pack it again"
-            )
-    if wanted != packed:
-        configure(store, wanted)
+    for option, words in given.items():
+        check_names(option.replace("_", "-"), words, list(packed.models))
+        for name, model in packed.models.items():
+            wanted, kept = value_for(name, words), getattr(model, option)
+            if wanted not in (None, "auto", kept):
+                flag = option.replace("_", "-")
+                raise click.UsageError(
+                    f"{name} was packed with {flag} {kept}, and --{flag} (or"
+                    f" METAVAE_{option.upper()}) is {wanted}: give the models' NAMEs as well to"
+                    " pack them again"
+                )
+    of_server = {"host": host, "port": port, "token_minutes": token_minutes}
+    settings = replace(packed, **_those_given(of_server))
+    if settings != packed:
+        configure(store, settings)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -13,16 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from metavae_serving.archive import models_in
-from metavae_serving.configuration import CONFIGURATION, Settings, read_settings
+from metavae_serving import drain
+from metavae_serving.archive import configure
+from metavae_serving.configuration import CONFIGURATION, properties, read_settings
 from metavae_serving.errors import ServerFailed
 from metavae_serving.installed import check_installed
 from metavae_serving.java import java_home
+from metavae_serving.management import UNANSWERED, Worker, list_workers
 from metavae_serving.process import (
     forget,
     refuse_if_running,
@@ -30,6 +30,7 @@ from metavae_serving.process import (
     stop_group,
     temporary_folder,
 )
+from metavae_serving.settings import Settings
 from metavae_zoo.places import run_folder, token_file
 
 START_SECONDS = 180.0
@@ -40,21 +41,6 @@ _OUTPUT = "torchserve.log"
 _TROUBLE = re.compile(
     r"worker process died|Load model failed|Failed to load|Exception|BindException"
 )
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker process of a model, as TorchServe's management API sees it."""
-
-    model: str
-    id: str
-    pid: int
-    status: str
-
-    @property
-    def ready(self) -> bool:
-        """Whether it has loaded the model and answers."""
-        return self.status == "READY"
 
 
 def start(
@@ -74,6 +60,8 @@ def start(
     settings = read_settings(store)
     refuse_if_running(store)
     check_ports(settings)
+    if (store / CONFIGURATION).read_text() != properties(store, settings):
+        configure(store, settings)  # packed in another place, or by another version
     launcher = None
     try:
         with _later_interrupts():
@@ -97,8 +85,8 @@ def workers(store: Path) -> list[Worker]:
             hint=f"Start it: `metavae-serve start --store {store}`",
         )
     try:
-        return _workers(store)
-    except (httpx.HTTPError, OSError, ValueError, LookupError) as error:
+        return list_workers(store)
+    except UNANSWERED as error:
         raise ServerFailed(
             f"the server over {store} (pid {process.pid}) does not answer ({type(error).__name__})",
             hint=f"If it has just been started, wait; else see {run_folder(store) / 'logs'}",
@@ -108,7 +96,7 @@ def workers(store: Path) -> list[Worker]:
 def ready(store: Path) -> list[Worker]:
     """Workers of the server over `store`, all of which are ready; else raises ServerFailed."""
     found = workers(store)
-    expected = len(models_in(store)) * read_settings(store).workers
+    expected = read_settings(store).workers
     up = sum(worker.ready for worker in found)
     if up < expected:
         raise ServerFailed(
@@ -174,6 +162,7 @@ def _launch(store: Path) -> subprocess.Popen[bytes]:
         for private in (folder, temporary, logs):
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
         token_file(store).unlink(missing_ok=True)
+        drain.reopen(folder)
         output = (folder / _OUTPUT).open("wb")
     except OSError as error:
         raise ServerFailed(
@@ -181,6 +170,7 @@ def _launch(store: Path) -> subprocess.Popen[bytes]:
             hint="Pack the model into a store of your own with --store",
         ) from error
     environment = os.environ | {
+        drain.RUN_FOLDER_VARIABLE: str(folder),
         "TMPDIR": str(temporary),
         "TEMP": str(temporary),
         "LOG_LOCATION": str(logs),
@@ -213,7 +203,7 @@ def _wait_until_ready(
     timeout: float,
     progress: Callable[[int, int], None],
 ) -> list[Worker]:
-    expected = len(models_in(store)) * read_settings(store).workers
+    expected = read_settings(store).workers
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         launched = launcher.poll() is not None
@@ -226,11 +216,11 @@ def _wait_until_ready(
                 time.sleep(_POLL_SECONDS)
             raise _failure(store, "a worker could not load its model")
         try:
-            found = _workers(store)
+            found = list_workers(store)
         except httpx.HTTPStatusError as error:
             # The API opens after the archives have been read: an unknown model stays unknown.
             raise _failure(store, "TorchServe could not read a model's archive") from error
-        except (httpx.HTTPError, OSError, ValueError, LookupError):
+        except UNANSWERED:
             found = []  # Java is not up yet, or has not written its tokens
         up = sum(worker.ready for worker in found)
         progress(up, expected)
@@ -238,25 +228,6 @@ def _wait_until_ready(
             return found
         time.sleep(_POLL_SECONDS)
     raise _failure(store, f"the workers are not ready after {timeout:g} s")
-
-
-def _workers(store: Path) -> list[Worker]:
-    key = json.loads(token_file(store).read_text())["management"]["key"]
-    found: list[Worker] = []
-    with httpx.Client(
-        base_url=read_settings(store).management_url,
-        headers={"Authorization": f"Bearer {key}"},
-        trust_env=False,
-        timeout=10.0,
-    ) as management:
-        for model in models_in(store):
-            answer = management.get(f"/models/{model}").raise_for_status().json()
-            found += [
-                Worker(model, worker["id"], int(worker["pid"]), worker["status"])
-                for version in answer
-                for worker in version["workers"]
-            ]
-    return found
 
 
 def _worker_died(store: Path) -> bool:

@@ -182,7 +182,8 @@ def _from_numbers(name: str, data: object, dtype: np.dtype[Any], shape: tuple[in
             field=name[:60],
         )
     try:
-        return _shaped(name, np.array(numbers, dtype), shape)
+        with np.errstate(over="ignore"):  # infinite then, which no image may be
+            return _shaped(name, np.array(numbers, dtype), shape)
     except OverflowError as error:
         raise BadRequest(
             f"the data of {shown(name)} hold a number that is out of range for {_NAMES[dtype]}",

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_serving.body import BINARY_TYPE, HEADER_LENGTH, JSON_TYPE, join_body, split_body
+from metavae_serving.body import (
+    BINARY_TYPE,
+    HEADER_LENGTH,
+    JSON_TYPE,
+    join_body,
+    json_length,
+    split_body,
+)
 from metavae_serving.tensors import BadRequest, read_tensors, shown
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.summary import Summary
@@ -27,7 +34,10 @@ from metavae_zoo.summary import Summary
 # The server's limits, for one request and its reply. Larger work is split, which changes no bit.
 MAX_REQUEST_BYTES = 64_000_000
 MAX_REPLY_BYTES = 64_000_000
-MAX_IMAGES = 65_536
+MAX_IMAGES = 4096  # by default; the card's reply says how many the server takes
+MAX_IMAGES_HEADER = "Metavae-Max-Images"
+
+REQUEST_ID_HEADER = "Metavae-Request-Id"
 
 _IMAGES = ("queries", "context")
 _INPUTS = (*_IMAGES, "summary", "count")
@@ -185,10 +195,11 @@ def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None
     )
 
 
-def encode_error(error: MetavaeError) -> bytes:
-    """The JSON body that answers a request with `error`."""
+def encode_error(error: MetavaeError, request_id: str, status: int) -> bytes:
+    """The JSON body that answers a request with `error`; `status` is for those who see no other."""
     parts = {name: getattr(error, name) for name in ("code", "message", "field", "hint")}
-    return json.dumps({"error": parts}).encode()
+    told = parts | {"status": int(status), "request_id": request_id}
+    return json.dumps({"error": told}).encode()
 
 
 def _check_combination(arrays: dict[str, NDArray]) -> None:
@@ -268,4 +279,5 @@ __all__ = [
     "encode_error",
     "encode_reply",
     "encode_request",
+    "json_length",
 ]

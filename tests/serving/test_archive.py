@@ -9,8 +9,9 @@ import pytest
 
 from metavae_serving import archive
 from metavae_serving.archive import bundle_of, configure, models_in, pack
-from metavae_serving.configuration import CONFIGURATION, Settings, properties, read_settings
+from metavae_serving.configuration import CONFIGURATION, METRICS, properties, read_settings
 from metavae_serving.errors import BadStore
+from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 from metavae_zoo.bundle import Bundle, open_bundle
 from metavae_zoo.errors import BadBundle, UnknownName
@@ -36,7 +37,7 @@ def test_a_store_holds_each_model_byte_for_byte_and_the_configuration(bundle, tm
     pack([bundle, other], store, Settings())
     assert models_in(store) == sorted([bundle.card.name, "another-model"])
     assert sorted(path.name for path in store.iterdir()) == sorted(
-        [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION]
+        [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION, METRICS]
     )
     with zipfile.ZipFile(store / f"{bundle.card.name}.mar") as packed:
         for file in bundle.files:
@@ -73,7 +74,9 @@ def test_every_property_is_one_that_torchserve_knows(tmp_path):
 
 
 def test_settings_are_read_as_they_were_packed_and_can_be_changed(bundle, tmp_path):
-    store, settings = tmp_path / "store", Settings(port=9100, workers=2, token_minutes=5)
+    ours = ModelSettings(workers=2, batch_size=8, max_batch_delay=3, max_images=100)
+    settings = Settings(port=9100, token_minutes=5, models={bundle.card.name: ours})
+    store = tmp_path / "store"
     pack([bundle], store, settings)
     assert read_settings(store) == settings
     configure(store, replace(settings, port=9200))
@@ -96,7 +99,7 @@ def test_a_full_disk_leaves_the_earlier_store_as_it_was(bundle, tmp_path, monkey
     before = content_of(store)
     archive_one = archive._archive
 
-    def full_after_one(bundle: Bundle, folder: Path, settings: Settings) -> None:
+    def full_after_one(bundle: Bundle, folder: Path, settings: ModelSettings) -> None:
         archive_one(bundle, folder, settings)
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from metavae_serving.cli import main
 from metavae_serving.configuration import CONFIGURATION, read_settings
+from metavae_serving.settings import ModelSettings
 
 
 def serve(*arguments: str) -> tuple[int, str]:
@@ -41,12 +42,42 @@ def test_workers_and_device_are_decided_when_packing(
     assert (store / CONFIGURATION).read_bytes() == packed
 
 
+def test_each_model_can_have_its_own_settings(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("METAVAE_WORKERS", f"2 {bundle.card.name}=3")
+    monkeypatch.setenv("METAVAE_DEVICE", "cpu")
+    store = tmp_path / "store"
+    words = ("--batch-size", "4", "--max-images", f"{bundle.card.name}=77", "--batch-size", "8")
+    code, output = serve("pack", str(bundle.path), "--store", str(store), *words)
+    assert code == 0, output
+    assert read_settings(store).models == {
+        bundle.card.name: ModelSettings(workers=3, batch_size=8, max_images=77)
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--workers", "other=2"), "--workers is given for 'other'"),
+        (("--workers", "=2"), "names no model"),
+        (("--workers", "two"), "not a valid integer"),
+        (("--batch-size", "0"), "0 is not in the range"),
+        (("--device", "tpu"), "'tpu' is not one of"),
+    ],
+)
+def test_settings_of_models_that_are_none_are_one_clear_error(bundle, tmp_path, words, says):
+    code, output = serve("pack", str(bundle.path), "--store", str(tmp_path / "s"), *words)
+    assert code == 2
+    assert says in output
+    assert not (tmp_path / "s").exists()
+
+
 def test_an_address_from_the_environment_is_written_into_the_store(store, settings, monkeypatch):
     monkeypatch.setenv("METAVAE_PORT", str(settings.port))
     monkeypatch.setenv("METAVAE_HOST", "localhost")
+    packed = read_settings(store)
     with socket.create_server(("127.0.0.1", settings.port)):
         assert serve("start", "--store", str(store))[0] == 1
-    assert read_settings(store) == replace(settings, host="localhost")
+    assert read_settings(store) == replace(packed, host="localhost")
 
 
 @pytest.mark.parametrize("host", ["::1", "::", "[::1]", "", "a,b", "a=b", "http://here"])

@@ -19,9 +19,10 @@ from click.testing import CliRunner
 
 from metavae_serving import launch, process
 from metavae_serving.cli import main
-from metavae_serving.configuration import CONFIGURATION, Settings
+from metavae_serving.configuration import CONFIGURATION
 from metavae_serving.errors import BadStore, JavaMissing, ServerFailed
 from metavae_serving.java import java_home
+from metavae_serving.settings import Settings
 from metavae_zoo.places import run_folder, token_file
 
 

@@ -1,0 +1,64 @@
+"""The ceiling: the same two graphs on ONNX Runtime in processes of their own, with no server."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from metavae_zoo.bundle import open_bundle
+from metavae_zoo.embedder import OnnxEmbedder
+from served.load import Run
+
+_embedder: OnnxEmbedder | None = None
+
+
+class Ceiling:
+    """As many processes as the model has workers, each with as many threads; a context manager."""
+
+    def __init__(self, bundle: Path, *, processes: int, threads: int) -> None:
+        self._processes = processes
+        self._pool = ProcessPoolExecutor(
+            processes, get_context("spawn"), initializer=_load, initargs=(bundle, threads)
+        )
+
+    def run(self, queries: int, seconds: float) -> Run:
+        """Embed as many queries, over and over, in all processes at once."""
+        tasks = [self._pool.submit(_embed, queries, seconds) for _ in range(self._processes)]
+        found = [task.result() for task in tasks]
+        return Run(max(one.seconds for one in found), [t for one in found for t in one.latencies])
+
+    def __enter__(self) -> Ceiling:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _load(bundle: Path, threads: int) -> None:
+    global _embedder
+    _embedder = OnnxEmbedder(open_bundle(bundle), threads=threads)
+
+
+def _embed(count: int, seconds: float) -> Run:
+    assert _embedder is not None  # noqa: S101 - the pool has loaded it
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *_embedder.card.image_shape), np.uint8)
+    summary = _embedder.summarize(images[:100])
+    latencies, began = [], time.perf_counter()
+    last = began
+    while last - began < seconds:
+        _embedder.embed(images, summary)
+        now = time.perf_counter()
+        latencies.append(now - last)
+        last = now
+    return Run(last - began, latencies)

@@ -1,0 +1,47 @@
+"""The floor: a TorchServe handler that does nothing, in the same server as the model.
+
+What it answers is as long as the model's reply to the same request would be.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from metavae_serving.archive import configure
+from metavae_serving.configuration import model_configuration, read_settings
+from metavae_serving.settings import ModelSettings
+
+NAME = "noop"
+
+_HANDLER = """\
+_REPLIES = {}
+
+def handle(data, context):
+    if data is None:
+        return None
+    size = int(context.get_request_header(0, "Reply-Bytes"))
+    reply = _REPLIES.setdefault(size, bytes(size))
+    for index in range(len(data)):
+        context.set_response_header(index, "content-type", "application/octet-stream")
+    return [reply] * len(data)
+"""
+
+
+def add_noop(store: Path, like: ModelSettings) -> None:
+    """Put the handler into a model store, as model `noop`, served like the model beside it."""
+    settings = read_settings(store)
+    configure(store, replace(settings, models={**settings.models, NAME: like}))
+    with TemporaryDirectory() as scratch:
+        handler, yaml = Path(scratch, "noop.py"), Path(scratch, "model-config.yaml")
+        handler.write_text(_HANDLER)
+        yaml.write_text(model_configuration(like))
+        subprocess.run(
+            [sys.executable, "-m", "model_archiver.model_packaging", f"--model-name={NAME}",
+             "--version=1.0", f"--handler={handler}", f"--config-file={yaml}",
+             f"--export-path={store}", "--archive-format=zip-store"],
+            check=True, capture_output=True, env={"TMPDIR": scratch, "PATH": ""},
+        )  # fmt: skip

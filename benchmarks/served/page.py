@@ -1,0 +1,62 @@
+"""The page that people read of a result file."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from metavae_zoo.markdown import markdown_table
+from served.cases import ratio
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The page that a result file becomes."""
+    machine, settings = result["machine"], result["settings"]
+    rows = [_row(case) for case in result["cases"]]
+    header = ["", "images/s", "p50", "p99", "of in process", "p50 over no-op"]
+    contexts = [
+        [
+            f"{one['size']:,}",
+            f"{median(one['with_context_seconds']) * 1e3:.1f} ms",
+            f"{median(one['with_summary_seconds']) * 1e3:.2f} ms",
+        ]
+        for one in result["contexts"]
+    ]
+    memory = max(result["memory_bytes_per_worker"]) / 1e6
+    return f"""# How fast a model is served
+
+`{result["model"]}` behind TorchServe, {settings["workers"]} worker(s), batch size
+{settings["batch_size"]}; {result["rounds"]} turns of {result["seconds"]:g} s each, after one
+another. Requests carry a summary and uint8 images.
+
+{markdown_table(header, rows)}
+
+*of in process*: images per second over those of ONNX Runtime alone, on the same graphs and threads;
+*p50 over no-op*: median latency over that of a handler that does nothing, in the same TorchServe,
+for requests and replies of the same size. Both are medians of ratios of turns that followed each
+other.
+
+| context | one query with its context | one query with its summary |
+| ------: | -------------------------: | -------------------------: |
+{chr(10).join(f"| {' | '.join(cells)} |" for cells in contexts)}
+
+A worker takes {memory:.0f} MB; from start to ready {result["startup_seconds"]:.1f} s.
+
+Made by `python benchmarks/serving.py` at commit {machine["commit"]}, on {machine["processor"]},
+{machine["cores"]} cores, the clients on the same machine.
+"""
+
+
+def _row(case: dict[str, Any]) -> list[str]:
+    subjects = case["subjects"]
+    own = subjects["metavae"]
+    of_ceiling = ratio(subjects, "metavae", "in process", "images_per_second")
+    over_floor = ratio(subjects, "metavae", "no-op handler", "p50_ms_of_rounds")
+    return [
+        case["case"],
+        f"{median(own['images_per_second']):,.0f}",
+        f"{own['p50_ms']:.2f} ms",
+        f"{own['p99_ms']:.2f} ms",
+        f"{of_ceiling:.2f}",
+        f"{over_floor:.2f}",
+    ]

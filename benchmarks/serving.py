@@ -1,0 +1,210 @@
+"""How fast metavae serves: `python benchmarks/serving.py`.
+
+In one run on one machine, turn by turn: a model behind TorchServe as `metavae-serve` starts it; a
+handler that does nothing in the same TorchServe (the floor); and ONNX Runtime on the same graphs,
+processes and threads without any server (the ceiling). Writes every turn to a JSON file, and a
+table beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import httpx
+import numpy as np
+import onnxruntime
+import psutil
+import torch
+from tqdm import tqdm
+
+from machine import describe_machine
+from metavae_client.remote import RemoteEmbedder
+from metavae_serving import launch, process
+from metavae_serving.archive import bundle_of, pack
+from metavae_serving.configuration import read_settings
+from metavae_serving.management import list_workers
+from metavae_serving.settings import ModelSettings, Settings
+from metavae_serving.wire import encode_request
+from metavae_zoo.bundle import Bundle
+from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
+from metavae_zoo.cores import usable_cores
+from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.places import token_file
+from served.cases import CASES, Case, measure
+from served.ceiling import Ceiling
+from served.load import Message, run
+from served.noop import NAME as NOOP
+from served.noop import add_noop
+from served.page import markdown
+from served.serving import authorization
+
+SCHEMA = 1
+MODEL = "metavae-mnist-rotation-contiguous"
+RESULTS = Path(__file__).parent / "results" / "serving.json"
+CONTEXTS = (10, 1_000, 100_000)
+OURS, FLOOR, CEILING = "metavae", "no-op handler", "in process"
+
+
+@click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
+@click.option("--model", default=MODEL, show_default=True, help="A model of the zoo, or a path.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65_531), default=18_080, show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="Of each turn."
+)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns each.")
+@click.option(
+    "--contexts",
+    type=click.IntRange(1),
+    multiple=True,
+    default=CONTEXTS,
+    show_default=True,
+    help="Sizes of contexts, repeatable.",
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
+)
+def main(
+    model: str,
+    workers: int,
+    batch_size: int,
+    port: int,
+    seconds: float,
+    rounds: int,
+    contexts: tuple[int, ...],
+    out: Path,
+) -> None:
+    """Measure a served model against a handler that does nothing and ONNX Runtime in process."""
+    make_writable(out.parent)
+    bundle = bundle_of(model)
+    settings = ModelSettings(workers=workers, batch_size=batch_size)
+    machine = describe_machine(torch.device("cpu"), usable_cores()) | {"versions": _versions()}
+    with _serving(bundle, settings, port) as (store, startup):
+        cases = _cases(bundle, store, settings, rounds, seconds)
+        of_contexts = [_context(bundle, store, size, rounds) for size in contexts]
+        memory = [_memory(worker.pid) for worker in list_workers(store) if worker.model != NOOP]
+    result = {
+        "schema": SCHEMA,
+        "machine": machine,
+        "model": bundle.card.name,
+        "settings": dataclasses.asdict(settings),
+        "rounds": rounds,
+        "seconds": seconds,
+        "cases": cases,
+        "contexts": of_contexts,
+        "startup_seconds": startup,
+        "memory_bytes_per_worker": memory,
+    }
+    text = markdown(result)
+    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(out.with_suffix(".md"), text.encode())
+    click.echo(text)
+
+
+@contextmanager
+def _serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[tuple[Path, float]]:
+    """A server over the model and the floor: its store, and seconds from start to ready."""
+    with TemporaryDirectory() as folder:
+        store = Path(folder, "store")
+        pack([bundle], store, Settings(port=port, models={bundle.card.name: settings}))
+        began = time.perf_counter()
+        launch.start(store)  # alone, for how long the model takes
+        startup = time.perf_counter() - began
+        process.stop(store)
+        add_noop(store, settings)
+        launch.start(store)
+        try:
+            yield store, startup
+        finally:
+            process.stop(store)
+
+
+def _cases(
+    bundle: Bundle, store: Path, settings: ModelSettings, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    threads = max(1, usable_cores() // settings.workers)
+    found = []
+    with (
+        Ceiling(bundle.path, processes=settings.workers, threads=threads) as ceiling,
+        tqdm(CASES, desc="cases", disable=None) as bar,
+    ):
+        for case in bar:
+            bar.set_postfix_str(str(case))
+            ours, floor = _messages(bundle, store, case)
+            subjects = {
+                OURS: lambda s, m=ours, c=case.clients: run(m, clients=c, seconds=s),
+                FLOOR: lambda s, m=floor, c=case.clients: run(m, clients=c, seconds=s),
+                CEILING: lambda s, q=case.queries: ceiling.run(q, s),
+            }
+            taken = measure(subjects, queries=case.queries, rounds=rounds, seconds=seconds)
+            found.append({"case": str(case), **dataclasses.asdict(case), "subjects": taken})
+    return found
+
+
+def _messages(bundle: Bundle, store: Path, case: Case) -> tuple[Message, Message]:
+    """The request of a case to the model, and one as large to the floor, for as large a reply."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (case.queries, *bundle.card.image_shape), np.uint8)
+    summary = OnnxEmbedder(bundle, threads=1).summarize(images[:100])
+    body, headers = encode_request(queries=images, summary=summary, binary=case.binary)
+    url, token = authorization(store, bundle.card.name)
+    reply = httpx.post(url, content=body, headers=headers | token, timeout=60).raise_for_status()
+    size = {"Reply-Bytes": str(len(reply.content))}
+    return (
+        Message.post(url, body, headers | token),
+        Message.post(authorization(store, NOOP)[0], body, headers | token | size),
+    )
+
+
+def _context(bundle: Bundle, store: Path, size: int, rounds: int) -> dict[str, Any]:
+    """Seconds of one query whose context is sent with it, and whose summary is; through the client.
+
+    A context that is larger than a request may be is summarised in parts, as the client does.
+    """
+    rng = np.random.default_rng(0)
+    context = rng.integers(0, 256, (size, *bundle.card.image_shape), np.uint8)
+    query = context[:1]
+    inline, summarised = [], []
+    with RemoteEmbedder(
+        read_settings(store).url, bundle.card.name, token_file=token_file(store), timeout=300
+    ) as embedder:
+        summary = embedder.summarize(context)
+        for _ in range(rounds):
+            began = time.perf_counter()
+            embedder.embed(query, embedder.summarize(context))
+            middle = time.perf_counter()
+            embedder.embed(query, summary)
+            inline.append(middle - began)
+            summarised.append(time.perf_counter() - middle)
+    return {"size": size, "with_context_seconds": inline, "with_summary_seconds": summarised}
+
+
+def _memory(pid: int) -> int:
+    """Bytes that a worker has for itself; what it shares with others is divided among them."""
+    found = psutil.Process(pid).memory_full_info()
+    return getattr(found, "pss", found.rss)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torchserve": version("torchserve"),
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""One ONNX graph on a device, from rows to rows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metavae_zoo.errors import BadBundle, DeviceUnavailable
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Device = Literal["cpu", "cuda"]
+
+CHUNK = 1024  # rows per run: bounds the memory of a run, not the size of a request
+BUCKETS = (1, 8, 32, 128, 512, CHUNK)
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Graph(Protocol):
+    """Inputs by name, at most CHUNK rows each, to outputs in the graph's own order."""
+
+    def run(self, inputs: dict[str, NDArray]) -> list[NDArray]:
+        """Run once."""
+        ...
+
+
+def open_graph(path: Path, *, device: Device, threads: int | None) -> Graph:
+    """The graph of an ONNX file on a device; `threads` bounds its CPU threads (None: all cores).
+
+    Raises BadBundle for a file that is none, DeviceUnavailable where the device cannot be had.
+    """
+    session = _session(path, device, threads)
+    if device == "cpu":
+        return PlainGraph(session)
+    try:
+        return BucketGraph(session, device)
+    except Exception as error:  # ONNX Runtime's own, of a device that is full
+        raise _no_cuda(f"its buffers cannot be had ({error})") from error
+
+
+class PlainGraph:
+    """A graph that is run on arrays of the host, as many rows as there are."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+
+    def run(self, inputs: dict[str, NDArray]) -> list[NDArray]:
+        """See `Graph`; the inputs are read where they lie."""
+        return [np.asarray(output) for output in self._session.run(None, inputs)]
+
+
+class BucketGraph:
+    """A graph on buffers of its device that are made once for each of a few numbers of rows.
+
+    A GPU chooses its kernels and allocates for every number of rows that it has not seen; so rows
+    are padded to the next of BUCKETS. Not for several threads at once.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, device: Device) -> None:
+        self._session = session
+        self._buckets = {rows: _Bucket(session, device, rows) for rows in BUCKETS}
+
+    def run(self, inputs: dict[str, NDArray]) -> list[NDArray]:
+        """See `Graph`."""
+        rows = len(next(iter(inputs.values())))
+        bucket = self._buckets[next(size for size in BUCKETS if size >= rows)]
+        return bucket.run(self._session, inputs, rows)
+
+
+class _Bucket:
+    """Buffers for one number of rows, bound to the graph's inputs and outputs once."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, device: Device, rows: int) -> None:
+        import onnxruntime
+
+        self._binding = session.io_binding()
+        self._host: dict[str, NDArray] = {}
+        self._inputs: dict[str, onnxruntime.OrtValue] = {}
+        for tensor in session.get_inputs():
+            host = np.zeros((rows, *tensor.shape[1:]), _DTYPES[tensor.type])
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(host, device, 0)
+            self._binding.bind_ortvalue_input(tensor.name, value)
+            self._host[tensor.name], self._inputs[tensor.name] = host, value
+        self._outputs = []
+        for tensor in session.get_outputs():
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                [rows, *tensor.shape[1:]], _DTYPES[tensor.type], device, 0
+            )
+            self._binding.bind_ortvalue_output(tensor.name, value)
+            self._outputs.append(value)
+
+    def run(
+        self, session: onnxruntime.InferenceSession, inputs: dict[str, NDArray], rows: int
+    ) -> list[NDArray]:
+        for name, array in inputs.items():
+            host = self._host[name]
+            host[:rows] = array  # what an earlier run left below changes no row above
+            self._inputs[name].update_inplace(host)
+        self._binding.synchronize_inputs()
+        session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+        return [value.numpy()[:rows].copy() for value in self._outputs]
+
+
+_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+
+
+def _session(path: Path, device: Device, threads: int | None) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DeviceUnavailable(
+            "ONNX Runtime is not installed", hint="`pip install 'metavae[runtime]'`"
+        ) from error
+    provider = _PROVIDERS[device]
+    settings: list[str | tuple[str, dict[str, str]]] = [provider]
+    if device == "cuda":
+        onnxruntime.preload_dlls()
+        settings = [(provider, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    # Spinning threads win microseconds for one session and starve every neighbour.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=settings)
+    except Exception as error:  # ONNX Runtime raises several unrelated types
+        if device == "cuda":
+            raise _no_cuda(f"no session could be made ({error})") from error
+        raise BadBundle(
+            f"ONNX Runtime cannot load {path} on {device} ({error})",
+            hint="Verify the bundle: `metavae-zoo verify NAME`",
+        ) from error
+    # ONNX Runtime falls back to the CPU without a word when CUDA cannot be had.
+    actual = session.get_providers()[0]
+    if actual != provider:
+        raise _no_cuda(f"ONNX Runtime gave {actual}")
+    return session
+
+
+def _no_cuda(found: str) -> DeviceUnavailable:
+    return DeviceUnavailable(
+        f"CUDAExecutionProvider was asked for and {found}",
+        hint="Check `nvidia-smi` and the CUDA libraries, or choose `--device cpu`",
+    )

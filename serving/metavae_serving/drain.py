@@ -1,0 +1,127 @@
+"""A server that is told to stop answers what it has taken in, and sends later requests away.
+
+Whoever stops it writes into its run folder how many requests of each model wait in TorchServe's
+queue. A model's workers answer that many more; what comes after them is new, and gets a 503 with
+Retry-After. A worker holds a lock while it answers, so that one can see when all have done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from pathlib import Path
+
+from metavae_serving.tensors import BadRequest
+from metavae_zoo.files import write_whole
+
+RUN_FOLDER_VARIABLE = "METAVAE_RUN_FOLDER"  # set by `metavae-serve start` for its workers
+RETRY_SECONDS = 5
+
+_TICKETS = "drain.json"
+_BUSY = "busy.lock"
+# What a folder can be that was taken away, or that locks cannot be had in.
+_NO_FOLDER = (OSError, ValueError, LookupError, TypeError)
+
+
+class Draining(BadRequest):
+    """The server is being stopped, and takes nothing new."""
+
+    code = "draining"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server is being stopped and takes no new requests",
+            hint=f"Send it again in {RETRY_SECONDS} seconds, or to another server",
+            status=HTTPStatus.SERVICE_UNAVAILABLE,
+        )
+
+
+class Gate:
+    """A worker's side; without a folder, it is open for ever."""
+
+    def __init__(self, folder: Path | None, model: str) -> None:
+        self._model = model
+        self._tickets = str(folder / _TICKETS) if folder else ""
+        self._busy: int | None = None
+        if folder:
+            with suppress(OSError):
+                self._busy = os.open(folder / _BUSY, os.O_RDWR | os.O_CREAT, 0o600)
+
+    @contextmanager
+    def admitting(self, requests: int) -> Iterator[int]:
+        """How many of the next `requests`, the first ones, are to be answered in the block."""
+        self._lock(fcntl.LOCK_SH)
+        try:
+            admitted = requests
+            if self._tickets and os.path.exists(self._tickets):
+                admitted = self._admitted(requests)
+                if not admitted:
+                    self._lock(fcntl.LOCK_UN)  # to send away is nothing to wait for
+            yield admitted
+        finally:
+            self._lock(fcntl.LOCK_UN)
+
+    def _lock(self, operation: int) -> None:
+        if self._busy is not None:
+            with suppress(OSError):
+                fcntl.flock(self._busy, operation)
+
+    def _admitted(self, requests: int) -> int:
+        tickets = Path(self._tickets)
+        with suppress(*_NO_FOLDER), _locked(tickets.with_suffix(".lock")):
+            found = json.loads(tickets.read_text())
+            if time.time() > found["until"]:  # whoever wrote it was killed
+                return requests
+            left = found["left"]
+            admitted = min(requests, left[self._model])
+            if admitted:
+                left[self._model] -= admitted
+                write_whole(tickets, json.dumps(found).encode())
+            return admitted
+        return requests
+
+
+def close(folder: Path, waiting: Mapping[str, int], seconds: float) -> None:
+    """Let workers over a run folder answer so many more requests of each model, and no others.
+
+    For so many seconds, should nobody stop the server by then.
+    """
+    found = {"until": time.time() + seconds, "left": dict(waiting)}
+    write_whole(folder / _TICKETS, json.dumps(found).encode())
+
+
+def reopen(folder: Path) -> None:
+    """Take away what an earlier `close` has left."""
+    (folder / _TICKETS).unlink(missing_ok=True)
+
+
+def left(folder: Path) -> dict[str, int]:
+    """How many more requests of each model are to be answered, since `close`."""
+    return json.loads((folder / _TICKETS).read_text())["left"]
+
+
+def idle(folder: Path) -> bool:
+    """Whether no worker is answering anything right now."""
+    lock = os.open(folder / _BUSY, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,88 @@
+"""How a store is served: the server as a whole, and each of its models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from metavae_serving.errors import BadHost
+from metavae_serving.wire import MAX_IMAGES
+from metavae_zoo.graph import Device
+
+LOOPBACK = "127.0.0.1"
+
+_TOKEN_MINUTES = 30 * 24 * 60
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How one model is served: by `workers` processes, which share the machine's cores.
+
+    A worker takes up to `batch_size` requests at a time, and waits `max_batch_delay` milliseconds
+    for them to come: 1, the default, waits for nothing. A request may hold `max_images` images.
+    """
+
+    workers: int = 1
+    batch_size: int = 1
+    max_batch_delay: int = 1
+    max_images: int = MAX_IMAGES
+    device: Device = "cpu"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a store is served.
+
+    `host` is where inference listens, an IPv4 address or a name; management and metrics listen on
+    loopback only. Inference is at `port`, management, metrics and the two gRPC services at the
+    four after it. Tokens last `token_minutes`. `models` are settings by name; a model that is not
+    among them has the defaults. Raises BadHost.
+    """
+
+    host: str = LOOPBACK
+    port: int = 8080
+    token_minutes: int = _TOKEN_MINUTES
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # TorchServe reads an address up to its first colon: there is no way to give it IPv6.
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.host):
+            raise BadHost(
+                f"the host {self.host!r} is neither an IPv4 address nor a name, and TorchServe"
+                " listens on no other",
+                hint=f"Give --host {LOOPBACK} for this machine, 0.0.0.0 for its whole network; for"
+                " IPv6 put a reverse proxy in front",
+                field="host",
+            )
+
+    def of(self, model: str) -> ModelSettings:
+        """The settings of one model."""
+        return self.models.get(model, ModelSettings())
+
+    @property
+    def workers(self) -> int:
+        """Processes of all models."""
+        return sum(one.workers for one in self.models.values())
+
+    @property
+    def ports(self) -> dict[str, tuple[str, int]]:
+        """What listens where: name -> (host, port)."""
+        return {
+            "inference": (self.host, self.port),
+            "management": (LOOPBACK, self.port + 1),
+            "metrics": (LOOPBACK, self.port + 2),
+            "gRPC inference": (LOOPBACK, self.port + 3),
+            "gRPC management": (LOOPBACK, self.port + 4),
+        }
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches inference."""
+        host = LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+    @property
+    def management_url(self) -> str:
+        """Where this machine reaches management."""
+        return f"http://{LOOPBACK}:{self.port + 1}"

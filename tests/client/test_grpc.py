@@ -1,0 +1,114 @@
+"""The same server over gRPC: the same bits, and the same errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from metavae_client.errors import ModelNotServed, RequestRefused, ServerUnreachable, Unauthorized
+from metavae_client.remote import RemoteEmbedder
+from metavae_client.served import only_name
+from metavae_serving.settings import ModelSettings
+from metavae_zoo.embedder import OnnxEmbedder
+
+
+@pytest.fixture(scope="module")
+def url(server) -> str:
+    """The server's gRPC address, three ports above HTTP's."""
+    return f"grpc://127.0.0.1:{int(server.url.rsplit(':', 1)[1]) + 3}"
+
+
+@pytest.fixture
+def images(bundle, rng):
+    return rng.integers(0, 256, (300, *bundle.card.image_shape), np.uint8)
+
+
+def test_embeddings_over_grpc_are_those_in_process_bit_for_bit(server, url, bundle, images):
+    local = OnnxEmbedder(bundle)
+    with RemoteEmbedder(
+        url, bundle.card.name, token_file=server.token_file, max_images_per_request=70
+    ) as remote:
+        assert remote.card == bundle.card
+        summary = remote.summarize(images)
+        assert summary == local.summarize(images)
+        found, expected = remote.embed(images, summary), local.embed(images, summary)
+    assert_array_equal(found.mean, expected.mean, strict=True)
+    assert_array_equal(found.log_variance, expected.log_variance, strict=True)
+
+
+def test_a_wrong_token_and_an_unknown_model_are_named(server, url, bundle):
+    with (
+        RemoteEmbedder(url, bundle.card.name, token="wrong") as remote,
+        pytest.raises(Unauthorized, match="refuses"),
+    ):
+        _ = remote.card
+    with (
+        RemoteEmbedder(url, "no-such-model", token_file=server.token_file) as remote,
+        pytest.raises(ModelNotServed, match="no-such-model"),
+    ):
+        _ = remote.card
+
+
+def test_what_the_server_refuses_is_refused_with_its_own_words(server, url, bundle, images):
+    with RemoteEmbedder(url, bundle.card.name, token_file=server.token_file) as remote:
+        with pytest.raises(RequestRefused, match="given a context set") as refused:
+            remote._infer(queries=images[:1])
+        assert refused.value.code == "bad_summary"
+        assert refused.value.status == 400
+        blank = np.zeros((5000, *bundle.card.image_shape), np.uint8)
+        with pytest.raises(RequestRefused, match="5000 images") as refused:
+            remote._infer(context=blank)
+        assert refused.value.status == 413
+
+
+def test_what_the_server_takes_is_learned_over_grpc_too(serve, bundle, images):
+    settings = {bundle.card.name: ModelSettings(max_images=50)}
+    with serve([bundle], **settings) as server:
+        url = f"grpc://127.0.0.1:{int(server.url.rsplit(':', 1)[1]) + 3}"
+        with RemoteEmbedder(url, bundle.card.name, token_file=server.token_file) as remote:
+            assert remote.summarize(images) == OnnxEmbedder(bundle).summarize(images)
+        with RemoteEmbedder(server.url, bundle.card.name, token_file=server.token_file) as remote:
+            assert remote.summarize(images) == OnnxEmbedder(bundle).summarize(images)
+
+
+def test_grpc_does_not_tell_which_models_are_served(server, url, bundle):
+    with pytest.raises(ServerUnreachable, match="Name the model"):
+        only_name(url, token_file=server.token_file)
+
+
+def test_nothing_that_listens_is_one_clear_error(settings, bundle):
+    url = f"grpc://127.0.0.1:{settings.port}"
+    with (
+        RemoteEmbedder(url, bundle.card.name, token="any", give_up_after=5) as remote,
+        pytest.raises(ServerUnreachable, match="no server answers"),
+    ):
+        _ = remote.card
+
+
+def test_without_grpcio_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(ServerUnreachable, match=r"pip install 'metavae\[grpc\]'"):
+        RemoteEmbedder("grpc://127.0.0.1:8083", "any")
+
+
+def test_the_token_goes_as_metadata_and_in_no_message(server, url, bundle, monkeypatch):
+    from metavae_client.grpc_connection import GrpcConnection
+
+    token = json.loads(server.token_file.read_text())["inference"]["key"]
+    with RemoteEmbedder(url, bundle.card.name, token=token) as remote:
+        connection = remote._connection
+        assert isinstance(connection, GrpcConnection)
+        sent = []
+
+        def spied(request, call=connection._call, **options):
+            sent.append(request.SerializeToString())
+            return call(request, **options)
+
+        monkeypatch.setattr(connection, "_call", spied)
+        _ = remote.card
+    assert sent
+    assert token.encode() not in b"".join(sent)

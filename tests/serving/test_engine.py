@@ -1,0 +1,118 @@
+"""Claims about requests that are answered together: the bits of each alone, one run a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from metavae_serving.engine import embed_batch
+from metavae_serving.metrics import Meter
+from metavae_serving.wire import EmbedRequest, decode_request, encode_request
+from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.errors import MetavaeError
+from metavae_zoo.graph import PlainGraph
+from metavae_zoo.summary import LIMIT, Summary
+
+
+@pytest.fixture(scope="module")
+def embedder(bundle) -> OnnxEmbedder:
+    return OnnxEmbedder(bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def request_of(embedder):
+    """Builds a request of a kind, with its images drawn by a seed."""
+    shape = embedder.card.image_shape
+
+    def build(kind: str, queries: int, context: int, seed: int) -> EmbedRequest:
+        rng = np.random.default_rng(seed)
+
+        def images(count: int):
+            return rng.integers(0, 256, (count, *shape), np.uint8)
+
+        contexts = images(context)
+        inputs = {
+            "summarise": lambda: {"context": contexts},
+            "both": lambda: {"queries": images(queries), "context": contexts},
+            "summary": lambda: {
+                "queries": images(queries),
+                "summary": embedder.summarize(contexts),
+            },
+            "summaries": lambda: {
+                "queries": images(queries),
+                "summary": [embedder.summarize(images(1 + row % 3)) for row in range(queries)],
+            },
+            "no context": lambda: {"queries": images(queries)},
+            "wrong size": lambda: {"queries": images(queries)[..., 1:], "context": contexts},
+            "other model": lambda: {
+                "queries": images(queries),
+                "summary": Summary(np.zeros(embedder.card.feature_dim), 1, "another"),
+            },
+        }[kind]()
+        body, headers = encode_request(**inputs)
+        return decode_request(body, int(headers["Inference-Header-Content-Length"]))
+
+    return build
+
+
+GOOD = ("summarise", "both", "summary", "summaries")
+BAD = ("no context", "wrong size", "other model")
+DRAWN = st.tuples(
+    st.sampled_from(GOOD + BAD), st.integers(1, 40), st.integers(1, 40), st.integers(0, 9)
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(DRAWN, min_size=1, max_size=8))
+def test_a_batch_is_its_requests_alone_bit_for_bit_and_each_fails_alone(
+    embedder, request_of, drawn
+):
+    requests = [request_of(*one) for one in drawn]
+    together = embed_batch(embedder, requests, Meter("m"))
+    for (kind, *_), request, found in zip(drawn, requests, together, strict=True):
+        [alone] = embed_batch(embedder, [request], Meter("m"))
+        if isinstance(alone, MetavaeError):
+            assert kind in BAD
+            assert isinstance(found, MetavaeError)
+            assert str(found) == str(alone)
+            continue
+        assert kind in GOOD
+        assert isinstance(found, dict)
+        assert found.keys() == alone.keys()
+        for name, array in alone.items():
+            assert_array_equal(found[name], array, strict=True)
+
+
+def test_a_batch_is_one_run_of_each_graph(embedder, request_of, monkeypatch):
+    runs = []
+
+    def counted(graph, inputs, run=PlainGraph.run):
+        runs.append(len(inputs["images"]))
+        return run(graph, inputs)
+
+    requests = [request_of(kind, 10, 20, seed) for seed, kind in enumerate(GOOD * 2)]
+    monkeypatch.setattr(PlainGraph, "run", counted)
+    embed_batch(embedder, requests, Meter("m"))
+    assert runs == [2 * (20 + 20), 2 * (10 + 10 + 10)]
+
+
+def test_a_context_beyond_the_exact_range_fails_alone(embedder, request_of, monkeypatch):
+    def huge_where_black(graph, inputs, run=PlainGraph.run):
+        outputs = run(graph, inputs)
+        if "summary" not in inputs:
+            black = inputs["images"].reshape(len(inputs["images"]), -1).max(axis=1) == 0
+            outputs[0] = np.where(black[:, None], np.float32(LIMIT), outputs[0])
+        return outputs
+
+    monkeypatch.setattr(PlainGraph, "run", huge_where_black)
+    black = np.zeros((3, *embedder.card.image_shape), np.uint8)
+    good, bad = request_of("both", 3, 4, 0), EmbedRequest({}, queries=black, context=black)
+    [before, failed, after] = embed_batch(embedder, [good, bad, good], Meter("m"))
+    assert isinstance(failed, MetavaeError)
+    assert failed.code == "bad_summary"
+    assert isinstance(before, dict)
+    assert isinstance(after, dict)
+    assert_array_equal(before["embedding"], after["embedding"])

@@ -1,0 +1,165 @@
+"""Faults of the network and of servers, live: nobody else notices, and our client loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from metavae_client.remote import RemoteEmbedder
+from metavae_serving import launch, process, stop
+from metavae_serving.configuration import read_settings
+from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
+from metavae_zoo.embedder import Embeddings, OnnxEmbedder
+from metavae_zoo.places import token_file
+
+WAITING = 256  # requests that TorchServe lets wait
+FULL = 300
+
+
+@pytest.fixture(scope="module")
+def local(bundle) -> OnnxEmbedder:
+    return OnnxEmbedder(bundle)
+
+
+@pytest.fixture
+def images(bundle, rng):
+    return lambda count: rng.integers(0, 256, (count, *bundle.card.image_shape), np.uint8)
+
+
+@pytest.fixture
+def request_bytes(server, bundle, images):
+    """A whole HTTP request that summarises so many images, as bytes."""
+
+    def build(count: int) -> bytes:
+        body, headers = encode_request(context=images(count))
+        headers |= server.headers() | {"Host": "here", "Content-Length": str(len(body))}
+        head = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+        return f"POST /predictions/{bundle.card.name} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+    return build
+
+
+def connect(server) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def summarized(server, bundle, context) -> np.ndarray:
+    """The summary that the server answers to a good request."""
+    body, headers = encode_request(context=context)
+    answer = httpx.post(
+        f"{server.url}/predictions/{bundle.card.name}",
+        content=body,
+        headers=headers | server.headers(),
+        timeout=60,
+    ).raise_for_status()
+    return decode_reply(answer.content, int(answer.headers[HEADER_LENGTH])).outputs["summary"]
+
+
+def test_connections_that_are_cut_harm_nobody(server, bundle, local, images, request_bytes):
+    before = launch.ready(server.store)
+    request = request_bytes(2000)
+    for sent in (1, 100, len(request) // 2, len(request) - 1, len(request)):
+        with connect(server) as cut:
+            cut.sendall(request[:sent])  # and gone, without a look at the reply
+    with connect(server) as cut:
+        cut.sendall(request)
+        assert cut.recv(20).startswith(b"HTTP/1.1 200")  # and gone in the middle of it
+    context = images(9)
+    assert_array_equal(summarized(server, bundle, context), local.summarize(context).total)
+    assert launch.ready(server.store) == before
+
+
+def test_a_client_that_sends_byte_by_byte_keeps_nobody_waiting(
+    server, bundle, local, images, request_bytes
+):
+    request, context = request_bytes(1), images(5)
+    expected = local.summarize(context).total
+    with connect(server) as slow:
+        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for sent in range(len(request) - 40, len(request)):
+            slow.sendall(request[:sent] if sent == len(request) - 40 else request[sent - 1 : sent])
+            assert_array_equal(summarized(server, bundle, context), expected)
+        slow.sendall(request[-1:])
+        assert slow.recv(20).startswith(b"HTTP/1.1 200")
+
+
+def test_a_full_queue_sends_away_and_answers_the_rest_exactly(server, bundle, local, images, until):
+    before = launch.ready(server.store)
+    context = images(20)
+    body, headers = encode_request(context=context)
+    path = f"{server.url}/predictions/{bundle.card.name}"
+    answers: list[httpx.Response] = []
+    with (
+        httpx.Client(
+            headers=server.headers() | headers,
+            limits=httpx.Limits(max_connections=FULL),
+            timeout=120,
+        ) as http,
+        ThreadPoolExecutor(FULL) as clients,
+    ):
+        for worker in before:
+            os.kill(worker.pid, signal.SIGSTOP)  # as busy as can be
+        try:
+            for _ in range(FULL):
+                clients.submit(lambda: answers.append(http.post(path, content=body)))
+            until(lambda: len(answers) >= FULL - WAITING - 1)
+        finally:
+            for worker in before:
+                os.kill(worker.pid, signal.SIGCONT)
+    seen = Counter(answer.status_code for answer in answers)
+    assert set(seen) == {200, 503}
+    assert seen[200] >= WAITING
+    expected = local.summarize(context).total
+    for answer in answers:
+        if answer.status_code == 200:
+            reply = decode_reply(answer.content, int(answer.headers[HEADER_LENGTH]))
+            assert_array_equal(reply.outputs["summary"], expected)
+    assert launch.ready(server.store) == before
+
+
+def test_a_server_that_is_stopped_and_started_loses_no_request(
+    store, bundle, local, images, until, monkeypatch
+):
+    queries = images(4000)
+    summary = local.summarize(queries[:50])
+    found: list[Embeddings] = []
+    launch.start(store)
+    try:
+        with RemoteEmbedder(
+            read_settings(store).url,
+            bundle.card.name,
+            token_file=token_file(store),
+            max_images_per_request=5,
+            give_up_after=120,
+        ) as remote:
+            answered = []
+            embed = remote._embed
+
+            def counted(*arguments):
+                answered.append(embed(*arguments))
+                return answered[-1]
+
+            monkeypatch.setattr(remote, "_embed", counted)
+            asking = threading.Thread(target=lambda: found.append(remote.embed(queries, summary)))
+            asking.start()
+            until(lambda: len(answered) > 10)
+            stop.stop(store)
+            assert not found, "there is work left for the next server"
+            launch.start(store)
+            asking.join()
+    finally:
+        if process.running(store) is not None:
+            process.stop(store)
+    expected = local.embed(queries, summary)
+    assert_array_equal(found[0].mean, expected.mean, strict=True)
+    assert_array_equal(found[0].log_variance, expected.log_variance, strict=True)

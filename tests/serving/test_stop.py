@@ -1,0 +1,103 @@
+"""Claims about stopping under load: what was taken in is answered, the rest is sent away."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import httpx
+import numpy as np
+import pytest
+
+from metavae_serving import drain, launch, process, stop
+from metavae_serving.configuration import read_settings
+from metavae_serving.drain import Gate
+from metavae_serving.wire import encode_request
+from metavae_zoo.places import token_file
+
+CLIENTS = 6
+
+
+def test_a_server_that_is_stopped_under_load_answers_what_it_took_in(store, bundle, rng, until):
+    """Six clients ask without a pause; none may see its connection break."""
+    images = rng.integers(0, 256, (600, *bundle.card.image_shape), np.uint8)
+    body, headers = encode_request(context=images)
+    launch.start(store)
+    settings = read_settings(store)
+    key = json.loads(token_file(store).read_text())["inference"]["key"]
+    headers["Authorization"] = f"Bearer {key}"
+    answered: list[httpx.Response] = []
+    broken: list[httpx.HTTPError] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=settings.url, headers=headers, timeout=60) as http:
+            try:
+                while not answered or answered[-1].status_code == 200:
+                    answered.append(http.post(f"/predictions/{bundle.card.name}", content=body))
+            except httpx.HTTPError as error:
+                broken.append(error)
+
+    clients = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    try:
+        for client in clients:
+            client.start()
+        until(lambda: len(answered) > 2 * CLIENTS)
+        assert stop.stop(store)
+    finally:
+        for client in clients:
+            client.join()
+        if process.running(store) is not None:
+            process.stop(store)
+
+    assert all(isinstance(error, httpx.ConnectError) for error in broken), broken
+    assert {answer.status_code for answer in answered} == {200, 503}
+    for answer in answered:
+        if answer.status_code == 503:
+            assert answer.headers["Retry-After"] == str(drain.RETRY_SECONDS)
+            assert answer.json()["error"]["code"] == "draining"
+
+
+def test_a_gate_lets_through_as_many_as_were_waiting(tmp_path):
+    gate, other = Gate(tmp_path, "model"), Gate(tmp_path, "model")
+    with gate.admitting(3) as admitted:
+        assert admitted == 3, "open until it is closed"
+    drain.close(tmp_path, {"model": 5, "another": 9}, 60)
+    found = []
+    for one, requests in ((gate, 2), (other, 2), (gate, 2), (other, 2)):
+        with one.admitting(requests) as admitted:
+            found.append(admitted)
+    assert found == [2, 2, 1, 0]
+    assert drain.left(tmp_path) == {"model": 0, "another": 9}
+    drain.reopen(tmp_path)
+    with gate.admitting(7) as admitted:
+        assert admitted == 7
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"until": 9e99, "left": {"model": "1"}}'])
+def test_a_gate_whose_folder_is_gone_or_damaged_is_open(tmp_path, content):
+    (tmp_path / "drain.json").write_text(content)
+    for folder in (tmp_path, tmp_path / "gone", None):
+        with Gate(folder, "model").admitting(2) as admitted:
+            assert admitted == 2
+
+
+def test_the_server_is_idle_once_no_worker_answers(tmp_path):
+    gate = Gate(tmp_path, "model")
+    with gate.admitting(1):
+        assert not drain.idle(tmp_path)
+    assert drain.idle(tmp_path)
+    drain.close(tmp_path, {"model": 0}, 60)
+    with gate.admitting(1) as admitted:
+        assert admitted == 0
+        assert drain.idle(tmp_path), "a request that is sent away is nothing to wait for"
+
+
+def test_a_gate_is_open_again_where_whoever_closed_it_was_killed(tmp_path):
+    drain.close(tmp_path, {"model": 0}, -1)
+    with Gate(tmp_path, "model").admitting(3) as admitted:
+        assert admitted == 3
+
+
+def test_a_program_error_while_answering_is_not_taken_for_a_folder_that_is_gone(tmp_path):
+    with pytest.raises(OSError, match="disk"), Gate(tmp_path, "model").admitting(1):
+        raise OSError("disk")

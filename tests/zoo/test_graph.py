@@ -1,0 +1,52 @@
+"""Claims about graphs on a device: padding to a bucket of rows changes no row.
+
+A GPU is not needed: its class runs on buffers of the CPU here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from metavae_zoo import graph
+from metavae_zoo.bundle import ENCODE
+from metavae_zoo.graph import BucketGraph, PlainGraph, open_graph
+
+
+@pytest.fixture(scope="module")
+def path(bundle):
+    return bundle.path / ENCODE
+
+
+@pytest.fixture
+def inputs(bundle, rng):
+    card = bundle.card
+    return lambda rows: {
+        "images": rng.integers(0, 256, (rows, *card.image_shape), np.uint8),
+        "summary": rng.normal(size=(rows, card.feature_dim)).astype(np.float32),
+    }
+
+
+def test_rows_in_a_bucket_are_the_rows_alone(path, inputs, monkeypatch):
+    monkeypatch.setattr(graph, "BUCKETS", (1, 8, 32))
+    session = graph._session(path, "cpu", 1)
+    plain, padded = PlainGraph(session), BucketGraph(session, "cpu")
+    for rows in (32, 1, 5, 8, 9, 2):  # after a full bucket, a part of it: nothing is left over
+        given = inputs(rows)
+        for expected, found in zip(plain.run(given), padded.run(given), strict=True):
+            assert_array_equal(found, expected, strict=True)
+
+
+def test_a_reply_is_not_changed_by_the_next_run(path, inputs, monkeypatch):
+    monkeypatch.setattr(graph, "BUCKETS", (8,))
+    padded = BucketGraph(graph._session(path, "cpu", 1), "cpu")
+    first = padded.run(inputs(8))
+    kept = [output.copy() for output in first]
+    padded.run(inputs(8))
+    for output, before in zip(first, kept, strict=True):
+        assert_array_equal(output, before)
+
+
+def test_the_cpu_runs_as_many_rows_as_there_are(path):
+    assert isinstance(open_graph(path, device="cpu", threads=1), PlainGraph)

@@ -13,7 +13,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,7 +137,7 @@ def _cases(
     threads = max(1, usable_cores() // settings.workers)
     found = []
     with (
-        Ceiling(bundle.path, processes=settings.workers, threads=threads) as ceiling,
+        closing(Ceiling(bundle.path, processes=settings.workers, threads=threads)) as ceiling,
         tqdm(CASES, desc="cases", disable=None) as bar,
     ):
         for case in bar:

@@ -6,7 +6,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -18,7 +17,7 @@ _embedder: OnnxEmbedder | None = None
 
 
 class Ceiling:
-    """As many processes as the model has workers, each with as many threads; a context manager."""
+    """As many processes as the model has workers, each with as many threads."""
 
     def __init__(self, bundle: Path, *, processes: int, threads: int) -> None:
         self._processes = processes
@@ -32,15 +31,8 @@ class Ceiling:
         found = [task.result() for task in tasks]
         return Run(max(one.seconds for one in found), [t for one in found for t in one.latencies])
 
-    def __enter__(self) -> Ceiling:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the processes."""
         self._pool.shutdown(cancel_futures=True)
 
 

@@ -60,6 +60,11 @@ def parse_url(url: str) -> httpx.URL:
     return parsed
 
 
+def seconds_left(deadline: float) -> float:
+    """Seconds of a try that must end at `deadline` (monotonic), and at least a short one."""
+    return max(deadline - time.monotonic(), _SHORTEST_TRY)
+
+
 def is_local(url: httpx.URL) -> bool:
     """Whether the URL is of this machine, by the loopback interface."""
     try:
@@ -177,7 +182,7 @@ class Connection:
     ) -> httpx.Response:
         """The whole reply; raises ReadTimeout if it is still coming in at the deadline."""
         # httpx's own timeout is for each read: a reply could trickle in for ever.
-        left = max(deadline - time.monotonic(), _SHORTEST_TRY)
+        left = seconds_left(deadline)
         chunks = []
         with self._http.stream(
             method, path, content=body, headers=headers, timeout=left

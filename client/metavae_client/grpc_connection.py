@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from urllib.parse import unquote
 
 import httpx
 
-from metavae_client.connection import Connection, Patience, is_local, parse_url
+from metavae_client.connection import Connection, Patience, is_local, parse_url, seconds_left
 from metavae_client.errors import ServerUnreachable
 from metavae_client.tokens import Key, Tokens
 from metavae_serving.wire import HEADER_LENGTH, MAX_IMAGES_HEADER, json_length
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _INFER = re.compile(r"/v2/models/([^/]+)/infer")
 _RESOURCE = re.compile(r"/predictions/([^/]+)/1\.0/(\w+)")
-_SHORTEST_TRY = 0.1
 _PORT = 8083
 
 
@@ -82,11 +80,10 @@ class GrpcConnection(Connection):
         metadata = (("authorization", token),) if token else ()
 
         def call(model: str, **inputs: bytes) -> httpx.Response:
-            left = max(deadline - time.monotonic(), _SHORTEST_TRY)
             fields = {name: text.encode() for name, text in given.items()}
             request = self._request(model_name=unquote(model), input=fields | inputs)
             try:
-                found = self._call(request, timeout=left, metadata=metadata)
+                found = self._call(request, timeout=seconds_left(deadline), metadata=metadata)
             except grpc.RpcError as error:
                 return _failure(error, asked)
             except ValueError as error:  # grpc's word for a channel that another thread has closed
@@ -105,7 +102,7 @@ class GrpcConnection(Connection):
 
 
 def _success(content: bytes, asked: httpx.Request) -> httpx.Response:
-    """A reply; an error of ours is one too, and its code says of which status."""
+    """A reply; an error of ours is one too, and says of which status."""
     if content.startswith(b'{"error"'):
         status = json.loads(content)["error"]["status"]
         return httpx.Response(status, content=content, request=asked)

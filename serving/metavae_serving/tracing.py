@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import Protocol
 
 from metavae_serving.headers import trace_parent
 
@@ -20,28 +19,12 @@ logger = logging.getLogger(__name__)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
-class Tracer(Protocol):
-    """Takes note of requests that have been answered."""
-
-    def record(
-        self,
-        name: str,
-        seconds: float,
-        headers: Mapping[str, str],
-        attributes: Mapping[str, str | int],
-        *,
-        failed: bool,
-    ) -> None:
-        """A span of `seconds` that ends now, below the one that `headers` name."""
-        ...
-
-
 def open_tracer(model: str) -> Tracer | None:
     """The tracer of a worker; None where no endpoint is configured, or no package installed."""
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return None
     try:
-        return _OpenTelemetry(model)
+        return Tracer(model)
     except ModuleNotFoundError as error:
         logger.warning(
             "an OpenTelemetry endpoint is configured and %s is not installed: no spans are sent."
@@ -56,7 +39,9 @@ def open_tracer(model: str) -> Tracer | None:
     return None
 
 
-class _OpenTelemetry:
+class Tracer:
+    """Makes a span of every request that has been answered; see `open_tracer`."""
+
     def __init__(self, model: str) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -84,7 +69,7 @@ class _OpenTelemetry:
         *,
         failed: bool,
     ) -> None:
-        """See `Tracer`."""
+        """A span of `seconds` that ends now, below the one that `headers` name."""
         end = time.time_ns()
         span = self._tracer.start_span(
             name,

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from metavae_serving.archive import models_in
 from metavae_serving.metrics import BATCH, COUNTERS, HISTOGRAMS, REQUESTS, STAGE, Meter
 from metavae_serving.wire import REQUEST_ID_HEADER, encode_request
 
@@ -92,7 +93,7 @@ def scraped(server) -> defaultdict[str, float]:
 def settled(server) -> defaultdict[str, float]:
     """The same, once nothing more comes of what was asked before: workers tell once a second."""
     with httpx.Client(base_url=server.url, headers=server.headers()) as http:
-        model = server.store.glob("*.mar").__next__().stem
+        model = models_in(server.store)[0]
         last = requests("card", "ok")
         known = scraped(server)[last]
         assert http.get(f"/predictions/{model}/1.0/card").status_code == 200

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from metavae_training.fit import cpu_has_bf16
+from metavae_training.bfloat16 import cpu_has_bf16
 from metavae_zoo.commit import code_commit
 
 

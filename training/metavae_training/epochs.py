@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from metavae_training.bfloat16 import bf16_products
 from metavae_training.checkpoint import Terms
 from metavae_training.data import Corpus, batches
 from metavae_training.models import Batch, Model
@@ -108,12 +110,14 @@ def train_step(
     """One step of every distribution at once; returns the batch's bound before it."""
     device = batch.queries.device
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        elbo = model.elbo(batch, generator)
-    # Each decoder sees only its own distribution: the sum over distributions gives it the
-    # gradient of an ordinary VAE, and the encoder the sum of all.
-    loss = -elbo.value(kl_weight).mean() * len(batch.queries)
-    loss.backward()
+    in_bf16 = precision == "bf16"
+    with bf16_products(device) if in_bf16 else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+            elbo = model.elbo(batch, generator)
+        # Each decoder sees only its own distribution: the sum over distributions gives it the
+        # gradient of an ordinary VAE, and the encoder the sum of all.
+        loss = -elbo.value(kl_weight).mean() * len(batch.queries)
+        loss.backward()
     optimizer.step()
     return elbo
 

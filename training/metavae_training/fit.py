@@ -23,6 +23,7 @@ from typing import Any, Self
 import torch
 from tqdm import tqdm
 
+from metavae_training.bfloat16 import cpu_has_bf16
 from metavae_training.checkpoint import Checkpoint, Terms, load_checkpoint, save_checkpoint
 from metavae_training.data import Corpus, load_corpus
 from metavae_training.epochs import train_epoch, validate
@@ -68,11 +69,6 @@ def choose_device(name: str) -> torch.device:
             hint="Check `nvidia-smi`, or choose --device cpu",
         )
     return torch.device(name)
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies matrices in bf16 itself."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -> Model:
@@ -130,7 +126,7 @@ def fit(
     """
     device = device or torch.device("cpu")
     if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
-        logger.warning("this processor has no bf16 arithmetic: it is emulated, which is slow")
+        logger.info("this processor has no bf16 arithmetic: products are computed in fp32")
     with memory_errors(f"recipe {recipe.name}", device, _smaller(recipe)):
         return _fit(recipe, out, seed, device, data_root, progress)
 

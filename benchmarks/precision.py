@@ -27,6 +27,9 @@ from metavae_zoo.statistics import confidence_interval
 SCHEMA = 1
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 RESULTS = Path(__file__).parent / "results" / "precision.json"
+_EMULATED = """ The
+processor has no bf16 of its own: products of bf16 numbers were computed in fp32 and rounded, which
+is the same arithmetic but for the order of the additions."""
 
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
@@ -122,6 +125,7 @@ def markdown(result: dict[str, Any]) -> str:
     mean = [f"{sum(one['elbo'] for one in of) / len(of):.2f}" for of in (fp32, bf16)]
     rows.append(["mean", *mean, f"{over_seeds.mean:+.2f} ± {over_seeds.half_width:.2f}"])
     recipe_of, machine = result["recipe"], result["machine"]
+    emulated = "" if machine["bf16"] else _EMULATED
     return f"""# What bf16 costs in what is learnt
 
 {markdown_table(["training seed", "fp32", "bf16", "bf16 - fp32"], rows)}
@@ -129,7 +133,7 @@ def markdown(result: dict[str, Any]) -> str:
 Validation ELBO in nats per image, and KL(z) in brackets, of `{recipe_of["name"]}` after
 {recipe_of["epochs"]} epochs. ±: 95% interval over training seeds (Student's t), paired by seed:
 both trainings start at the same weights and draw the same batches, contexts and noise. Validation
-is in fp32 for both.
+is in fp32 for both.{emulated}
 
 Made by `python benchmarks/precision.py` at commit {machine["commit"]}, on
 {machine["gpu"] or machine["processor"]}.

@@ -28,6 +28,7 @@ from metavae_serving.headers import (
     trace_parent,
 )
 from metavae_serving.metrics import IMAGES, REJECTIONS, REQUESTS, STAGE, Meter
+from metavae_serving.reports import Entry, Journal
 from metavae_serving.tensors import BadRequest, shown
 from metavae_serving.tracing import Tracer
 from metavae_serving.wire import (
@@ -77,12 +78,14 @@ class Answerer:
         embedder: OnnxEmbedder,
         max_images: int,
         meter: Meter,
+        journal: Journal,
         gate: Gate,
         tracer: Tracer | None = None,
     ) -> None:
         self._embedder = embedder
         self._max_images = max_images
         self._meter = meter
+        self._journal = journal
         self._gate = gate
         self._tracer = tracer
 
@@ -203,22 +206,24 @@ class Answerer:
             )
 
     def _record(self, exchange: _Exchange, seconds: float) -> None:
-        """Count a request that is answered, and log one line of it, without content."""
+        """Count a request that is answered, and note one line of it, without content."""
         labels = (exchange.operation, exchange.outcome)
         self._meter.count(REQUESTS, *labels)
         if exchange.images:
             self._meter.count(IMAGES, *labels, amount=exchange.images)
         if isinstance(exchange.error, BadSummary):
             self._meter.count(REJECTIONS, exchange.error.field or "summary")
-        logger.info(
-            "request=%s operation=%s outcome=%s status=%d queries=%d context=%d seconds=%.6f",
-            exchange.id,
-            exchange.operation,
-            exchange.outcome,
-            exchange.answer.status,
-            exchange.queries,
-            exchange.context,
-            seconds,
+        self._journal.note(
+            Entry(
+                time.time(),
+                exchange.id,
+                exchange.operation,
+                exchange.outcome,
+                int(exchange.answer.status),
+                exchange.queries,
+                exchange.context,
+                seconds,
+            )
         )
         if self._tracer is not None:
             attributes = {

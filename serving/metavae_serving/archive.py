@@ -13,7 +13,9 @@ from pathlib import Path
 
 from metavae_serving.configuration import (
     CONFIGURATION,
+    LOGGING,
     METRICS,
+    logging_configuration,
     model_configuration,
     properties,
     read_settings,
@@ -82,6 +84,7 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
             for bundle in bundles:
                 _archive(bundle, scratch, settings.of(bundle.card.name))
             (scratch / METRICS).write_text(metrics_configuration())
+            (scratch / LOGGING).write_text(logging_configuration())
             (scratch / CONFIGURATION).write_text(properties(store, settings))
     except OSError as error:
         raise BadStore(
@@ -127,7 +130,7 @@ def _check_replaceable(store: Path) -> None:
             f"{store} is not empty and no model store; packing would delete what it holds",
             hint="Choose another folder with --store",
         )
-    ours = {CONFIGURATION, METRICS, run_folder(store).name}
+    ours = {CONFIGURATION, METRICS, LOGGING, run_folder(store).name}
     others = [path.name for path in found if path.name not in ours and path.suffix != _ARCHIVE]
     if others:
         raise BadStore(

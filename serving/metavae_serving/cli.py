@@ -75,6 +75,11 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             f"Processes of a model, which share the cores.  [default: {_MODEL.workers}]",
         ),
         _per_model(
+            "--threads",
+            click.IntRange(1, 256),
+            "CPU threads of one worker.  [default: the cores, shared evenly among the workers]",
+        ),
+        _per_model(
             "--device",
             click.Choice(["auto", "cpu", "cuda"]),
             "Where a model runs; auto: CUDA if ONNX Runtime can really use it.  [default: auto]",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 
 CONFIGURATION = "config.properties"
 METRICS = "metrics.yaml"
+LOGGING = "log4j2.xml"
 
 _WRITTEN_BY = "# Written by metavae-serve, which reads the settings in this line again: "
 _MARGIN = 1_000_000  # of a request or reply: its headers, and JSON around the tensors
@@ -57,6 +59,8 @@ def properties(store: Path, settings: Settings) -> str:
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
         "metrics_config": _escaped(str(store.resolve() / METRICS)),
+        # An address, not a path: TorchServe parts the arguments of Java at every space.
+        "vmargs": f"-Dlog4j.configurationFile={(store.resolve() / LOGGING).as_uri()}",
     }
     ours = _settings.dump_json(settings).decode()
     lines = [f"{_WRITTEN_BY}{ours}", *(f"{name}={value}" for name, value in values.items())]
@@ -78,6 +82,11 @@ def read_settings(store: Path) -> Settings:
         raise BadStore(
             f"{store} is no model store of metavae-serve ({CONFIGURATION}: {reason})", hint=hint
         ) from error
+
+
+def logging_configuration() -> str:
+    """The text of a store's `log4j2.xml`."""
+    return files("metavae_serving").joinpath(LOGGING).read_text()
 
 
 def model_configuration(settings: ModelSettings) -> str:

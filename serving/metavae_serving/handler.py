@@ -12,7 +12,9 @@ import numpy as np
 from metavae_serving.answers import Answerer, Question
 from metavae_serving.drain import RUN_FOLDER_VARIABLE, Gate
 from metavae_serving.metrics import Meter
+from metavae_serving.reports import Journal, report_forever
 from metavae_serving.tracing import open_tracer
+from metavae_serving.worker import lighten
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.cores import usable_cores
 from metavae_zoo.embedder import OnnxEmbedder
@@ -20,6 +22,9 @@ from metavae_zoo.errors import BadBundle
 from metavae_zoo.graph import BUCKETS
 
 logger = logging.getLogger(__name__)
+
+METER_SECONDS = 1.0
+JOURNAL_SECONDS = 0.25  # less than a stop waits, so that the last requests are told of
 
 _WARM_UP = (1, 256)  # images per request that the first requests are likely to hold
 
@@ -32,6 +37,7 @@ class Context(Protocol):
     model_name: str
     system_properties: dict[str, Any]
     model_yaml_config: dict[str, Any]
+    metrics: Any
 
     def get_all_request_header(self, idx: int) -> dict[str, Any]:
         """Headers of request `idx` of the batch, in the client's own case."""
@@ -103,18 +109,20 @@ def load(context: Context) -> Answerer:
             f"the archive of {context.model_name} is damaged: {error.message}",
             hint=f"Pack the model again: `metavae-serve pack {context.model_name}`",
         ) from None
-    threads = max(1, usable_cores() // settings["workers"])
+    threads = settings["threads"] or max(1, usable_cores() // settings["workers"])
     embedder = OnnxEmbedder(bundle, device=device, threads=threads)
     for images in BUCKETS if device == "cuda" else _WARM_UP:
         blank = np.zeros((images, *embedder.card.image_shape), np.uint8)
         embedder.embed(blank, embedder.summarize(blank))
     logger.info("serving %s on %s, %d threads", embedder.card.name, device, threads)
-    meter = Meter(context.model_name)
-    meter.publish_forever()
+    meter, journal = Meter(context.model_name), Journal()
+    report_forever(meter.drain, METER_SECONDS)
+    report_forever(journal.drain, JOURNAL_SECONDS)
     folder = os.environ.get(RUN_FOLDER_VARIABLE)
     gate = Gate(Path(folder) if folder else None, context.model_name)
     tracer = open_tracer(embedder.card.name)
-    return Answerer(embedder, settings["max_images"], meter, gate, tracer)
+    lighten(context.metrics)
+    return Answerer(embedder, settings["max_images"], meter, journal, gate, tracer)
 
 
 def _choose_gpu(gpu: int | None) -> None:

@@ -7,20 +7,15 @@ a second: counters, and histograms as Prometheus has them, a counter for each of
 
 from __future__ import annotations
 
-import logging
 import math
 import socket
-import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from metavae_serving.reports import taken
 
-_INTERVAL = 1.0  # seconds
 _SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10
 )  # fmt: skip
@@ -73,7 +68,7 @@ class Meter:
         """The lines that TorchServe reads, of all that came since the last call."""
         counts: defaultdict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
         bins: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-        for name, labels, value in self._take():
+        for name, labels, value in taken(self._noted):
             if name in COUNTERS:
                 counts[name, labels] += value
                 continue
@@ -95,21 +90,6 @@ class Meter:
                 lines.append(self._line(f"{name}_bucket", pairs, total))
             lines.append(self._line(f"{name}_count", zip(known, labels, strict=True), total))
         return lines
-
-    def _take(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
-        with suppress(IndexError):
-            while True:
-                yield self._noted.popleft()
-
-    def publish_forever(self) -> None:
-        """Print what comes, once a second, in a thread of its own that ends with the process."""
-        threading.Thread(target=self._publish, name="metrics", daemon=True).start()
-
-    def _publish(self) -> None:
-        while True:
-            time.sleep(_INTERVAL)
-            if lines := self.drain():
-                logger.info("\n".join(lines))
 
     def _line(self, name: str, labels: Any, amount: float) -> str:
         pairs = ",".join(f"{label}:{text}" for label, text in [("model", self._model), *labels])

@@ -17,13 +17,15 @@ _TOKEN_MINUTES = 30 * 24 * 60
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How one model is served: by `workers` processes, which share the machine's cores.
+    """How one model is served: by `workers` processes of `threads` CPU threads each.
 
-    A worker takes up to `batch_size` requests at a time, and waits `max_batch_delay` milliseconds
-    for them to come: 1, the default, waits for nothing. A request may hold `max_images` images.
+    Where no number of threads is given, the workers share the machine's cores evenly. A worker
+    takes up to `batch_size` requests at a time, and waits `max_batch_delay` milliseconds for them
+    to come: 1, the default, waits for nothing. A request may hold `max_images` images.
     """
 
     workers: int = 1
+    threads: int | None = None
     batch_size: int = 1
     max_batch_delay: int = 1
     max_images: int = MAX_IMAGES

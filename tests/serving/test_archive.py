@@ -9,7 +9,13 @@ import pytest
 
 from metavae_serving import archive
 from metavae_serving.archive import bundle_of, configure, models_in, pack
-from metavae_serving.configuration import CONFIGURATION, METRICS, properties, read_settings
+from metavae_serving.configuration import (
+    CONFIGURATION,
+    LOGGING,
+    METRICS,
+    properties,
+    read_settings,
+)
 from metavae_serving.errors import BadStore
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
@@ -37,7 +43,7 @@ def test_a_store_holds_each_model_byte_for_byte_and_the_configuration(bundle, tm
     pack([bundle, other], store, Settings())
     assert models_in(store) == sorted([bundle.card.name, "another-model"])
     assert sorted(path.name for path in store.iterdir()) == sorted(
-        [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION, METRICS]
+        [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION, METRICS, LOGGING]
     )
     with zipfile.ZipFile(store / f"{bundle.card.name}.mar") as packed:
         for file in bundle.files:
@@ -63,11 +69,12 @@ def test_the_configuration_keeps_the_server_to_itself(tmp_path):
 
 def test_every_property_is_one_that_torchserve_knows(tmp_path):
     """It ignores a name that it does not know without a word."""
-    import ts
+    import ts.model_server
 
     jar = Path(ts.__file__).parent / "frontend" / "model-server.jar"
     with zipfile.ZipFile(jar) as packed:
         known = packed.read("org/pytorch/serve/util/ConfigManager.class")
+    known += Path(ts.model_server.__file__).read_bytes()  # which reads some before Java starts
     for line in properties(tmp_path, Settings()).splitlines():
         if not line.startswith("#"):
             assert line.split("=")[0].encode() in known

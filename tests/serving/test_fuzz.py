@@ -18,6 +18,7 @@ from metavae_serving.answers import Answerer, Question
 from metavae_serving.drain import Gate
 from metavae_serving.headers import header_length
 from metavae_serving.metrics import Meter
+from metavae_serving.reports import Journal
 from metavae_serving.tensors import BadRequest
 from metavae_serving.wire import (
     HEADER_LENGTH,
@@ -116,7 +117,7 @@ def _length(text: bytes, tail: bytes, headers: dict[str, str], rng: random.Rando
 @pytest.fixture(scope="module")
 def answerer(bundle) -> Answerer:
     embedder = OnnxEmbedder(bundle, threads=1)
-    return Answerer(embedder, MAX_IMAGES, Meter("m"), Gate(None, "m"))
+    return Answerer(embedder, MAX_IMAGES, Meter("m"), Journal(), Gate(None, "m"))
 
 
 def requests_of(images: NDArray, summary: Summary) -> list[Request]:

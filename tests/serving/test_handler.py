@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from metavae_serving import answers, handler
+from metavae_serving.settings import ModelSettings
 from metavae_serving.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,
@@ -23,6 +24,7 @@ from metavae_serving.wire import (
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle, DeviceUnavailable
+from metavae_zoo.graph import Device
 
 
 @dataclass
@@ -35,6 +37,7 @@ class FakeContext:
     requests: list[dict[str, Any]] = field(default_factory=list)
     statuses: dict[int, tuple[int, str]] = field(default_factory=dict)
     replies: dict[int, dict[str, str]] = field(default_factory=dict)
+    metrics: None = None
 
     def get_all_request_header(self, idx: int) -> dict[str, Any]:
         return self.requests[idx]
@@ -54,11 +57,11 @@ def load(monkeypatch: pytest.MonkeyPatch):
     """Load the handler as TorchServe does; returns the context to ask with."""
     monkeypatch.setattr(handler, "_answerer", None)
 
-    def load_from(folder: Path, device: str = "cpu") -> FakeContext:
+    def load_from(folder: Path, device: Device = "cpu") -> FakeContext:
         context = FakeContext(
             "the-model",
             {"model_dir": str(folder), "gpu_id": None},
-            {"metavae": {"device": device, "workers": 1, "max_images": MAX_IMAGES}},
+            {"metavae": asdict(ModelSettings(device=device))},
         )
         assert handler.handle(None, context) is None
         return context

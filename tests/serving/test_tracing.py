@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from metavae_serving.answers import Answerer, Question
 from metavae_serving.drain import Gate
 from metavae_serving.metrics import Meter
+from metavae_serving.reports import Journal
 from metavae_serving.tracing import open_tracer
 from metavae_serving.wire import encode_request
 from metavae_zoo.embedder import OnnxEmbedder
@@ -51,7 +52,7 @@ def collector(monkeypatch):
 def test_a_request_is_a_span_below_its_callers_and_holds_no_content(collector, bundle, until):
     embedder = OnnxEmbedder(bundle, threads=1)
     tracer = open_tracer(bundle.card.name)
-    answerer = Answerer(embedder, 100, Meter("m"), Gate(None, "m"), tracer)
+    answerer = Answerer(embedder, 100, Meter("m"), Journal(), Gate(None, "m"), tracer)
     images = np.full((3, *bundle.card.image_shape), 77, np.uint8)
     body, headers = encode_request(context=images)
     lowered = {name.lower(): text for name, text in headers.items()}

@@ -1,0 +1,147 @@
+"""Claims about TorchServe's own part of a worker: made lighter, it reads the same."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import struct
+import sys
+import threading
+from types import ModuleType
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metavae_serving import worker
+from metavae_serving.reports import Entry, Journal
+from metavae_serving.wire import encode_request
+
+SIZES = st.one_of(st.integers(0, 30), st.sampled_from([65_535, 65_536, 65_537, 300_000]))
+
+
+def sent_in_pieces(data: bytes, pieces: list[int]) -> socket.socket:
+    """A socket to which another thread sends `data`, in pieces of these sizes over and over."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def send() -> None:
+        at = number = 0
+        while at < len(data):
+            size = pieces[number % len(pieces)]
+            theirs.sendall(data[at : at + size])
+            at, number = at + size, number + 1
+        theirs.close()
+
+    threading.Thread(target=send, daemon=True).start()
+    return ours
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(SIZES, max_size=12),
+    pieces=st.lists(st.integers(1, 100_000), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_however_the_bytes_come_each_part_is_as_it_was_sent(sizes, pieces, seed):
+    data = np.random.default_rng(seed).bytes(sum(sizes))
+    if len(data) / min(pieces) > 10_000:
+        pieces = [max(1, len(data) // 1000)]
+    retrieve = worker.buffered()
+    at = 0
+    with sent_in_pieces(data, pieces) as ours:
+        for size in sizes:
+            assert bytes(retrieve(ours, size)) == data[at : at + size]
+            at += size
+
+
+def test_a_message_is_read_by_torchserve_as_by_its_own_reader():
+    from ts.protocol import otf_message_handler as protocol
+
+    def text(of: bytes) -> bytes:
+        return struct.pack("!i", len(of)) + of
+
+    end = struct.pack("!i", -1)
+    headers = text(b"Host") + text(b"here") + text(b"X-Empty") + text(b"") + end
+    body = bytes(range(256)) * 1000
+    inputs = text(b"body") + text(b"application/octet-stream") + text(body) + end
+    message = b"I" + text(b"id-1") + headers + inputs + end
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for reader in (protocol._retrieve_buffer, worker.buffered()):
+            patch.setattr(protocol, "_retrieve_buffer", reader)
+            with sent_in_pieces(message * 2, [70_000, 3]) as ours:
+                found += [protocol.retrieve_msg(ours) for _ in range(2)]
+    assert found[0] == found[1] == found[2] == found[3]
+    assert found[0][1][0]["parameters"][0]["value"] == body
+
+
+def test_a_front_end_that_goes_away_ends_the_worker():
+    with sent_in_pieces(b"ab", [2]) as ours, pytest.raises(SystemExit) as end:
+        worker.buffered()(ours, 3)
+    assert end.value.code == 0
+
+
+def test_what_one_connection_left_is_not_read_from_the_next():
+    retrieve = worker.buffered()
+    with sent_in_pieces(b"abc", [3]) as first:
+        assert retrieve(first, 1) == b"a"
+    with sent_in_pieces(b"xyz", [3]) as second:
+        assert retrieve(second, 3) == b"xyz"
+
+
+def test_another_torchserve_is_left_as_it_is(monkeypatch):
+    other = ModuleType("other")
+    other._retrieve_buffer = original = lambda conn: b""  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ts.protocol.otf_message_handler", other)
+    worker.lighten(metrics=None)
+    assert other._retrieve_buffer is original
+
+
+def test_the_lines_of_a_journal_are_of_one_shape_and_are_told_once():
+    journal = Journal()
+    journal.note(Entry(1_795_645_576.4624, "b2f1", "embed", "ok", 200, 32, 0, 0.00130801))
+    assert journal.drain() == [
+        "request=b2f1 time=2026-11-25T22:26:16.462+00:00 operation=embed outcome=ok status=200"
+        " queries=32 context=0 seconds=0.001308"
+    ]
+    assert journal.drain() == []
+
+
+def test_the_server_logs_one_line_for_a_request_and_says_it_once(server, bundle, rng, until):
+    images = rng.integers(0, 256, (2, *bundle.card.image_shape), np.uint8)
+    body, headers = encode_request(context=images)
+    given = headers | server.headers() | {"X-Request-Id": "only-once"}
+    path = f"{server.url}/predictions/{bundle.card.name}"
+    assert httpx.post(path, content=body, headers=given).status_code == 200
+    folder = server.store / ".run"
+    model_log = folder / "logs" / "model_log.log"
+    until(lambda: "request=only-once" in model_log.read_text())
+    line = r"request=only-once time=\S+ operation=summarize outcome=ok status=200 queries=0"
+    assert len(re.findall(line, model_log.read_text())) == 1
+    others = [folder / "torchserve.log", *(folder / "logs").glob("*.log")]
+    told = {path.name: path.read_text() for path in others if path != model_log}
+    assert "ts_log.log" in told
+    for name, text in told.items():
+        assert "only-once" not in text, name
+        assert "[METRICS]" not in text, name
+        assert not re.search("Flushing req.cmd PREDICT|Waiting time|Backend response time", text), (
+            name
+        )
+    assert "Backend received inference" not in model_log.read_text()
+    assert "PredictionTime" not in model_log.read_text()
+
+
+def test_torchserves_log_still_says_what_it_does(server):
+    text = (server.store / ".run" / "logs" / "ts_log.log").read_text()
+    assert "Initialize Inference server" in text
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    theirs = logging.getLogger("ts.protocol.otf_message_handler")
+    level = theirs.level
+    yield
+    theirs.setLevel(level)

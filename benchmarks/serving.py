@@ -1,9 +1,9 @@
 """How fast metavae serves: `python benchmarks/serving.py`.
 
 In one run on one machine, turn by turn: a model behind TorchServe as `metavae-serve` starts it; a
-handler that does nothing in the same TorchServe (the floor); and ONNX Runtime on the same graphs,
-processes and threads without any server (the ceiling). Writes every turn to a JSON file, and a
-table beside it.
+handler that does nothing in the same TorchServe (the floor); ONNX Runtime on the same graphs,
+processes and threads without any server (the ceiling); and the model packed for int8, where its
+card says what that costs. Writes every turn to a JSON file, and a table beside it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from metavae_serving.wire import encode_request
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.cores import usable_cores
-from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.files import make_writable, write_whole
 from metavae_zoo.places import token_file
 from served.cases import CASES, Case, measure
@@ -53,12 +52,14 @@ SCHEMA = 1
 MODEL = "metavae-mnist-rotation-contiguous"
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 CONTEXTS = (10, 1_000, 100_000)
-OURS, FLOOR, CEILING = "metavae", "no-op handler", "in process"
+OURS, FLOOR, CEILING, INT8 = "metavae", "no-op handler", "in process", "int8"
+_INT8_PORTS = 10  # above the others
 
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
 @click.option("--model", default=MODEL, show_default=True, help="A model of the zoo, or a path.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Of a worker [default: cores/workers].")
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--port", type=click.IntRange(1, 65_531), default=18_080, show_default=True)
 @click.option(
@@ -79,6 +80,7 @@ OURS, FLOOR, CEILING = "metavae", "no-op handler", "in process"
 def main(
     model: str,
     workers: int,
+    threads: int | None,
     batch_size: int,
     port: int,
     seconds: float,
@@ -89,10 +91,13 @@ def main(
     """Measure a served model against a handler that does nothing and ONNX Runtime in process."""
     make_writable(out.parent)
     bundle = bundle_of(model)
-    settings = ModelSettings(workers=workers, batch_size=batch_size)
+    settings = ModelSettings(workers=workers, threads=threads, batch_size=batch_size)
     machine = describe_machine(torch.device("cpu"), usable_cores()) | {"versions": _versions()}
-    with _serving(bundle, settings, port) as (store, startup):
-        cases = _cases(bundle, store, settings, rounds, seconds)
+    with (
+        _serving(bundle, settings, port) as (store, startup),
+        _serving_int8(bundle, settings, port + _INT8_PORTS) as int8_store,
+    ):
+        cases = _cases(bundle, store, int8_store, settings, rounds, seconds)
         of_contexts = [_context(bundle, store, size, rounds) for size in contexts]
         memory = [_memory(worker.pid) for worker in list_workers(store) if worker.model != NOOP]
     result = {
@@ -131,10 +136,32 @@ def _serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[tup
             process.stop(store)
 
 
+@contextmanager
+def _serving_int8(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[Path | None]:
+    """Another server over the model in int8: its store; None where nobody knows what it costs."""
+    if bundle.card.results is None or bundle.card.results.int8 is None:
+        yield None
+        return
+    with TemporaryDirectory() as folder:
+        store = Path(folder, "store")
+        small = dataclasses.replace(settings, precision="int8")
+        pack([bundle], store, Settings(port=port, models={bundle.card.name: small}))
+        launch.start(store)
+        try:
+            yield store
+        finally:
+            process.stop(store)
+
+
 def _cases(
-    bundle: Bundle, store: Path, settings: ModelSettings, rounds: int, seconds: float
+    bundle: Bundle,
+    store: Path,
+    int8_store: Path | None,
+    settings: ModelSettings,
+    rounds: int,
+    seconds: float,
 ) -> list[dict[str, Any]]:
-    threads = max(1, usable_cores() // settings.workers)
+    threads = settings.threads or max(1, usable_cores() // settings.workers)
     found = []
     with (
         closing(Ceiling(bundle.path, processes=settings.workers, threads=threads)) as ceiling,
@@ -148,6 +175,9 @@ def _cases(
                 FLOOR: lambda s, m=floor, c=case.clients: run(m, clients=c, seconds=s),
                 CEILING: lambda s, q=case.queries: ceiling.run(q, s),
             }
+            if int8_store is not None:
+                small = Message.post(*_request(bundle, int8_store, case))
+                subjects[INT8] = lambda s, m=small, c=case.clients: run(m, clients=c, seconds=s)
             taken = measure(subjects, queries=case.queries, rounds=rounds, seconds=seconds)
             found.append({"case": str(case), **dataclasses.asdict(case), "subjects": taken})
     return found
@@ -155,17 +185,22 @@ def _cases(
 
 def _messages(bundle: Bundle, store: Path, case: Case) -> tuple[Message, Message]:
     """The request of a case to the model, and one as large to the floor, for as large a reply."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (case.queries, *bundle.card.image_shape), np.uint8)
-    summary = OnnxEmbedder(bundle, threads=1).summarize(images[:100])
-    body, headers = encode_request(queries=images, summary=summary, binary=case.binary)
-    url, token = authorization(store, bundle.card.name)
-    reply = httpx.post(url, content=body, headers=headers | token, timeout=60).raise_for_status()
+    url, body, headers = _request(bundle, store, case)
+    reply = httpx.post(url, content=body, headers=headers, timeout=60).raise_for_status()
     size = {"Reply-Bytes": str(len(reply.content))}
-    return (
-        Message.post(url, body, headers | token),
-        Message.post(authorization(store, NOOP)[0], body, headers | token | size),
-    )
+    floor = Message.post(authorization(store, NOOP)[0], body, headers | size)
+    return Message.post(url, body, headers), floor
+
+
+def _request(bundle: Bundle, store: Path, case: Case) -> tuple[str, bytes, dict[str, str]]:
+    """URL, body and headers: queries, and the summary of a context that this server has made."""
+    name, rng = bundle.card.name, np.random.default_rng(0)
+    images = rng.integers(0, 256, (case.queries, *bundle.card.image_shape), np.uint8)
+    with RemoteEmbedder(read_settings(store).url, name, token_file=token_file(store)) as embedder:
+        summary = embedder.summarize(images[:100])
+    body, headers = encode_request(queries=images, summary=summary, binary=case.binary)
+    url, token = authorization(store, name)
+    return url, body, headers | token
 
 
 def _context(bundle: Bundle, store: Path, size: int, rounds: int) -> dict[str, Any]:

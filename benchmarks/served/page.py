@@ -8,12 +8,17 @@ from typing import Any
 from metavae_zoo.markdown import markdown_table
 from served.cases import ratio
 
+_INT8 = """ *int8 over fp32*: images per second of the
+same model packed with `--precision int8`, over those without;"""
+
 
 def markdown(result: dict[str, Any]) -> str:
     """The page that a result file becomes."""
     machine, settings = result["machine"], result["settings"]
     rows = [_row(case) for case in result["cases"]]
+    with_int8 = any("int8" in case["subjects"] for case in result["cases"])
     header = ["", "images/s", "p50", "p99", "of in process", "p50 over no-op"]
+    header += ["int8 over fp32"] if with_int8 else []
     contexts = [
         [
             f"{one['size']:,}",
@@ -25,16 +30,16 @@ def markdown(result: dict[str, Any]) -> str:
     memory = max(result["memory_bytes_per_worker"]) / 1e6
     return f"""# How fast a model is served
 
-`{result["model"]}` behind TorchServe, {settings["workers"]} worker(s), batch size
-{settings["batch_size"]}; {result["rounds"]} turns of {result["seconds"]:g} s each, after one
-another. Requests carry a summary and uint8 images.
+`{result["model"]}` behind TorchServe, {settings["workers"]} worker(s)
+{_threads(settings["threads"])}, batch size {settings["batch_size"]}; {result["rounds"]} turns of
+{result["seconds"]:g} s each, after one another. Requests carry a summary and uint8 images.
 
 {markdown_table(header, rows)}
 
 *of in process*: images per second over those of ONNX Runtime alone, on the same graphs and threads;
 *p50 over no-op*: median latency over that of a handler that does nothing, in the same TorchServe,
-for requests and replies of the same size. Both are medians of ratios of turns that followed each
-other.
+for requests and replies of the same size;{_INT8 if with_int8 else ""} all are medians of ratios of
+turns that followed each other.
 
 | context | one query with its context | one query with its summary |
 | ------: | -------------------------: | -------------------------: |
@@ -47,11 +52,16 @@ Made by `python benchmarks/serving.py` at commit {machine["commit"]}, on {machin
 """
 
 
+def _threads(count: int | None) -> str:
+    return "that share the cores" if count is None else f"of {count} thread(s)"
+
+
 def _row(case: dict[str, Any]) -> list[str]:
     subjects = case["subjects"]
     own = subjects["metavae"]
     of_ceiling = ratio(subjects, "metavae", "in process", "images_per_second")
     over_floor = ratio(subjects, "metavae", "no-op handler", "p50_ms_of_rounds")
+    int8 = "int8" in subjects and ratio(subjects, "int8", "metavae", "images_per_second")
     return [
         case["case"],
         f"{median(own['images_per_second']):,.0f}",
@@ -59,4 +69,5 @@ def _row(case: dict[str, Any]) -> list[str]:
         f"{own['p99_ms']:.2f} ms",
         f"{of_ceiling:.2f}",
         f"{over_floor:.2f}",
+        *([f"{int8:.2f}"] if int8 else []),
     ]

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metavae_zoo.errors import BadBundle
 
-SCHEMA = 2
+SCHEMA = 3
 Weights = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "int8"]
 
 RESTORE = (
     "Delete its folder; a model that ships is found again then, another comes with"
@@ -63,7 +64,10 @@ class SeedRecord(_Frozen):
 
 
 class Results(_Frozen):
-    """What was measured of a model, by the commands that are named."""
+    """What was measured of a model, by the commands that are named.
+
+    `int8` is the same probe of the model computed in 8 bits, where that was measured.
+    """
 
     probe: ProbeRecord
     seeds: list[SeedRecord]
@@ -71,6 +75,7 @@ class Results(_Frozen):
     shipped_seed: int
     chosen_by: str
     commands: list[str]
+    int8: ProbeRecord | None = None
 
 
 class ModelCard(_Frozen):
@@ -79,8 +84,9 @@ class ModelCard(_Frozen):
     `image_shape` is (channels, height, width), `feature_dim` the width of a context summary (0
     for a model that takes no context), `latent_dim` the width of an embedding. `weights` is how
     the graphs store matrices; `validation_terms` are what `validation_elbo` consists of
-    (`log_likelihood`, `kl_z`, and `kl_c` per set), in nats: a KL of 0 is a collapse. `results` are
-    of the model as it is stored. `files` maps the bundle's other files to their sha256.
+    (`log_likelihood`, `kl_z`, and `kl_c` per set), in nats: a KL of 0 is a collapse. `precision` is
+    what the graphs compute matrix products in, `results` are of the model as it is stored. `files`
+    maps the bundle's other files to their sha256.
     """
 
     schema_version: int = SCHEMA
@@ -95,6 +101,7 @@ class ModelCard(_Frozen):
     latent_dim: int = Field(ge=1)
     parameters: dict[str, int]
     weights: Weights = "fp32"
+    precision: Precision = "fp32"
     recipe: dict[str, Any]
     seed: int
     epochs_trained: int
@@ -115,9 +122,7 @@ class ModelCard(_Frozen):
     @property
     def digest(self) -> str:
         """Hash of the model's graphs: two models with one digest give the same embeddings."""
-        return _digest(
-            tuple(sorted((name, sha) for name, sha in self.files.items() if name.endswith(".onnx")))
-        )
+        return _digest(tuple(self.files.items()))
 
     def to_json(self) -> str:
         """The card as `card.json` holds it."""
@@ -154,5 +159,6 @@ class ModelCard(_Frozen):
 
 
 @lru_cache  # asked for with every summary
-def _digest(graphs: tuple[tuple[str, str], ...]) -> str:
-    return hashlib.sha256(json.dumps(dict(graphs), sort_keys=True).encode()).hexdigest()
+def _digest(files: tuple[tuple[str, str], ...]) -> str:
+    graphs = {name: sha256 for name, sha256 in files if name.endswith(".onnx")}
+    return hashlib.sha256(json.dumps(graphs, sort_keys=True).encode()).hexdigest()

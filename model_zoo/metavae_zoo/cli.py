@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from metavae_zoo.bundle import Bundle
-from metavae_zoo.card import Interval, ModelCard
+from metavae_zoo.card import Interval, ModelCard, Results
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.markdown import markdown_table
@@ -149,6 +149,27 @@ def build(name: str, seeds: int, contexts: int, device: str, runs: Path, out: Pa
 
 
 @main.command()
+@click.argument("name")
+@click.option(
+    "--out",
+    type=PATH,
+    help="Folder that takes the bundle [default: the user's zoo].",
+)
+def quantize(name: str, out: Path | None) -> None:
+    """Measure what int8 costs model NAME in accuracy, and put it on its card.
+
+    The probe is the card's own. `metavae-serve pack --precision int8` serves models of which that
+    is known.
+    """
+    from metavae_zoo.index import find_bundle
+    from metavae_zoo.quantize import measure_int8
+
+    with stoppable(lambda: "nothing was changed"):
+        bundle = measure_int8(find_bundle(name), out=out)
+    click.echo(_page(bundle))
+
+
+@main.command()
 @click.argument("folder", type=PATH)
 def add(folder: Path) -> None:
     """Take the bundle in FOLDER into this machine's zoo, verified."""
@@ -193,7 +214,7 @@ def results_table(cards: list[ModelCard]) -> str:
     """Measured probes as a Markdown table, from the cards alone."""
     floors = {"raw_pixels": "raw pixels", "pca": "PCA-40", "random_projection": "random projection"}
     head = ["model", "probe accuracy", "training seeds", *floors.values()]
-    head += ["paper", "KL(z)", "KL(c)"]
+    head += ["paper", "KL(z)", "KL(c)", "int8"]
     rows = []
     for card in cards:
         if card.results is None:
@@ -207,6 +228,7 @@ def results_table(cards: list[ModelCard]) -> str:
                 *(f"{probe.floors[floor]:.4f}" for floor in floors),
                 f"{probe.paper:.3f}" if probe.paper else "",
                 *(_nats(card, term) for term in ("kl_z", "kl_c")),
+                _change_in_int8(card.results),
             ]
         )
     return markdown_table(head, rows)
@@ -215,6 +237,13 @@ def results_table(cards: list[ModelCard]) -> str:
 def _nats(card: ModelCard, term: str) -> str:
     """A term of the validation ELBO; nothing where the model, or an old card, has none."""
     return f"{nats:.1f}" if (nats := card.validation_terms.get(term)) else ""
+
+
+def _change_in_int8(results: Results) -> str:
+    """What computing in 8 bits adds to the accuracy; nothing where it was not measured."""
+    if results.int8 is None:
+        return ""
+    return f"{results.int8.accuracy.mean - results.probe.accuracy.mean:+.4f}"
 
 
 def _accuracy(card: ModelCard | None) -> Interval | None:
@@ -257,6 +286,9 @@ def _page(bundle: Bundle) -> str:
             f"    {'mean over training seeds':24} {_interval(card.results.accuracy_over_seeds)}"
             f" over {len(card.results.seeds)}",
         ]
+        if int8 := card.results.int8:
+            change = _change_in_int8(card.results)
+            lines.append(f"    {'this model in int8':24} {_interval(int8.accuracy)}, {change}")
         lines += [f"    {floor:24} {value:.4f}" for floor, value in probe.floors.items()]
         if probe.paper is not None:
             lines.append(f"    {'paper':24} {probe.paper:.3f}")

@@ -58,7 +58,9 @@ class Embedder(Protocol):
 def pooled_rows(
     card: ModelCard, summary: Summary | Sequence[Summary] | None, queries: int
 ) -> NDArray[np.float32]:
-    """The encoder's summary input, float32 [query, feature], from what an `embed` call was given.
+    """The encoder's summary input, float32, from what an `embed` call was given.
+
+    [query, feature], or [1, feature] for one that all queries share.
 
     Raises BadSummary if the model needs a summary and gets none, if another model made it, or if
     there is neither one nor one per query.
@@ -73,7 +75,7 @@ def pooled_rows(
         )
     if isinstance(summary, Summary):
         check_summary(card, summary)
-        return np.broadcast_to(summary.mean, (queries, card.feature_dim))
+        return summary.mean[None]
     if not isinstance(summary, Sequence) or len(summary) != queries:
         raise BadSummary(
             f"{len(summary) if isinstance(summary, Sequence) else type(summary).__name__} summaries"
@@ -179,7 +181,7 @@ class OnnxEmbedder:
         for pack in packs([len(images) for images, _ in queries], CHUNK):
             inputs = {"images": joined([queries[index][0][rows] for index, rows in pack])}
             if self.card.needs_context:
-                inputs["summary"] = joined([queries[index][1][rows] for index, rows in pack])
+                inputs["summary"] = joined([_rows(queries[index][1], at) for index, at in pack])
             means, log_variances = self._encode.run(inputs)
             for (index, _), mean, log_variance in zip(
                 pack, pieces(means, pack), pieces(log_variances, pack), strict=True
@@ -208,6 +210,13 @@ class OnnxEmbedder:
                     f" allowed {GOLDEN_TOLERANCE[self._device]:g} on {self._device}",
                     hint="Check the ONNX Runtime version, then export the model again",
                 )
+
+
+def _rows(summaries: NDArray[np.float32], at: slice) -> NDArray[np.float32]:
+    """Some queries' rows of what `pooled_rows` gave."""
+    if len(summaries) == 1:
+        return np.repeat(summaries, at.stop - at.start, axis=0)
+    return summaries[at]
 
 
 def _summed(features: NDArray[np.float32], digest: str) -> Summary | BadSummary:

@@ -20,7 +20,7 @@ from metavae_serving.configuration import (
     properties,
     read_settings,
 )
-from metavae_serving.errors import BadStore
+from metavae_serving.errors import BadStore, NotMeasured
 from metavae_serving.installed import check_installed
 from metavae_serving.metrics import metrics_configuration
 from metavae_serving.process import refuse_if_running
@@ -64,7 +64,7 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
     Every model is run once on its device and compared with its golden outputs first.
     Raises BadStore where the store cannot be written or `store` is something else, ServerFailed
     while a server runs over it, BadBundle and DeviceUnavailable where a model would not serve,
-    NotInstalled.
+    NotMeasured where nobody knows what its precision costs, NotInstalled.
     """
     store = store.resolve()
     check_installed()
@@ -78,6 +78,7 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
     refuse_if_running(store)
     settings = replace(settings, models={name: settings.of(name) for name in names})
     for bundle in bundles:
+        _check_settings(bundle, settings.of(bundle.card.name))
         OnnxEmbedder(bundle, device=settings.of(bundle.card.name).device)
     try:
         with replacing_folder(store) as scratch:
@@ -139,11 +140,38 @@ def _check_replaceable(store: Path) -> None:
         )
 
 
+def _check_settings(bundle: Bundle, settings: ModelSettings) -> None:
+    """Refuse a precision that costs nobody knows what, or that the device does not have."""
+    name, results = bundle.card.name, bundle.card.results
+    if settings.precision == bundle.card.precision:
+        return
+    if bundle.card.precision == "int8":
+        raise BadBundle(
+            f"{name} at {bundle.path} is in int8, and {settings.precision} was asked for",
+            hint="Give --precision int8, or the model that it was made of",
+        )
+    if settings.device != "cpu":
+        raise DeviceUnavailable(
+            f"int8 was asked for {name} on {settings.device}, and runs on the CPU alone",
+            hint="Choose --device cpu, or leave --precision at fp32",
+        )
+    if results is None or results.int8 is None:
+        raise NotMeasured(
+            f"what int8 costs {name} in accuracy has not been measured",
+            hint=f"Measure it, which takes some minutes: `metavae-zoo quantize {name}`; or leave"
+            " --precision at fp32",
+        )
+
+
 def _archive(bundle: Bundle, folder: Path, settings: ModelSettings) -> None:
     """Write the archive of one bundle into `folder`; raises OSError where the disk is full."""
     # The archiver gathers files in a temporary folder under the model's name: one of its own
     # keeps two runs apart, and beside the archive it needs no space on another disk.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        if settings.precision != bundle.card.precision:
+            from metavae_serving.quantize import quantize  # which needs onnx
+
+            bundle = quantize(bundle, Path(scratch, "quantized"))
         files = Path(scratch, "bundle")
         files.mkdir()
         for file in bundle.files:

@@ -21,9 +21,15 @@ from metavae_serving.archive import best_device, bundle_of, configure, pack
 from metavae_serving.configuration import read_settings
 from metavae_serving.errors import ServerFailed
 from metavae_serving.per_model import Given, PerModel, check_names, value_for
-from metavae_serving.settings import LOOPBACK, ModelSettings, Settings
+from metavae_serving.settings import (
+    CORES_PER_WORKER,
+    LOOPBACK,
+    ModelSettings,
+    Settings,
+    default_workers,
+)
 from metavae_zoo.bundle import Bundle
-from metavae_zoo.console import HELP_OPTIONS, Commands, GivenPath, version_option
+from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, GivenPath, version_option
 from metavae_zoo.places import default_store, token_file
 
 _SERVER = Settings()
@@ -72,7 +78,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         _per_model(
             "--workers",
             click.IntRange(1, 256),
-            f"Processes of a model, which share the cores.  [default: {_MODEL.workers}]",
+            "Processes of a model, which share the cores.  [default: one for every"
+            f" {CORES_PER_WORKER} cores, and one on a GPU]",
         ),
         _per_model(
             "--threads",
@@ -83,6 +90,12 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "--device",
             click.Choice(["auto", "cpu", "cuda"]),
             "Where a model runs; auto: CUDA if ONNX Runtime can really use it.  [default: auto]",
+        ),
+        _per_model(
+            "--precision",
+            click.Choice(["fp32", "int8"]),
+            "What matrix products are computed in; int8 is faster, for models whose cards say what"
+            f" it costs in accuracy.  [default: {_MODEL.precision}]",
         ),
         _per_model(
             "--batch-size",
@@ -136,6 +149,22 @@ def pack_command(names: tuple[str, ...], store: Path, **options: Any) -> None:
     --models all` serves it, and so does `metavae-serve start`.
     """
     _pack(names, store, **options)
+
+
+@main.command("quantize")
+@click.argument("name")
+@click.option("--out", type=PATH, required=True, help="Folder that takes the bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def quantize_command(name: str, out: Path, as_json: bool) -> None:
+    """Write the bundle of model NAME (of the zoo, or a path) in int8.
+
+    That is what `pack --precision int8` serves; `metavae-zoo quantize NAME` measures what it costs.
+    """
+    from metavae_serving.quantize import quantize
+
+    made = quantize(bundle_of(name), out)
+    said = {"path": str(made.path), "digest": made.card.digest}
+    click.echo(json.dumps(said) if as_json else made.path)
 
 
 @main.command("start")
@@ -242,6 +271,7 @@ def _models(bundles: Sequence[Bundle], given: dict[str, Given]) -> dict[str, Mod
         values = _those_given({option: value_for(name, words) for option, words in given.items()})
         if values.get("device", "auto") == "auto":
             values["device"] = best_device(bundle)
+        values.setdefault("workers", default_workers(values["device"]))
         models[name] = replace(_MODEL, **values)
     return models
 

@@ -3,6 +3,7 @@
 MetavaeError
 ├── BadStore            a model store that cannot be written, or is none
 ├── ServerFailed        a server that did not start, is there already, or is not there
+├── NotMeasured         a precision of which nobody knows what it costs
 ├── BadHost             an address that TorchServe cannot listen on
 ├── NotInstalled        what the base install leaves out, and serving needs
 └── JavaMissing         no Java that TorchServe runs on
@@ -23,6 +24,12 @@ class ServerFailed(MetavaeError):
     """A server that did not start, runs already, or does not run."""
 
     code = "server_failed"
+
+
+class NotMeasured(MetavaeError):
+    """A precision that costs a model nobody has measured how much accuracy."""
+
+    code = "not_measured"
 
 
 class BadHost(MetavaeError):

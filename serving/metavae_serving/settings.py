@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 
 from metavae_serving.errors import BadHost
 from metavae_serving.wire import MAX_IMAGES
+from metavae_zoo.card import Precision
+from metavae_zoo.cores import usable_cores
 from metavae_zoo.graph import Device
 
 LOOPBACK = "127.0.0.1"
+CORES_PER_WORKER = 4  # more threads than that find little to share in one request
 
 _TOKEN_MINUTES = 30 * 24 * 60
 
@@ -22,6 +25,7 @@ class ModelSettings:
     Where no number of threads is given, the workers share the machine's cores evenly. A worker
     takes up to `batch_size` requests at a time, and waits `max_batch_delay` milliseconds for them
     to come: 1, the default, waits for nothing. A request may hold `max_images` images.
+    `precision` is what matrix products are computed in, see `quantize`.
     """
 
     workers: int = 1
@@ -30,6 +34,12 @@ class ModelSettings:
     max_batch_delay: int = 1
     max_images: int = MAX_IMAGES
     device: Device = "cpu"
+    precision: Precision = "fp32"
+
+
+def default_workers(device: Device) -> int:
+    """Workers of a model on this machine, where nobody says how many."""
+    return 1 if device == "cuda" else max(1, usable_cores() // CORES_PER_WORKER)
 
 
 @dataclass(frozen=True)

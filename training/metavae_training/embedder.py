@@ -43,7 +43,8 @@ class TorchEmbedder:
     ) -> Embeddings:
         """Embed queries; see `Embedder`."""
         images = as_images(queries, self.card.image_shape, field="queries")
-        rows = pooled_rows(self.card, summary, len(images))
+        pooled = pooled_rows(self.card, summary, len(images))
+        rows = np.broadcast_to(pooled, (len(images), pooled.shape[1]))
         means, log_variances = [], []
         for chunk, row in zip(_chunks(images), _chunks(rows), strict=True):
             posterior = self._model.posterior(_pixels(chunk), _padded(row))

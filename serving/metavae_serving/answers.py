@@ -46,6 +46,7 @@ from metavae_zoo.errors import BadSummary, MetavaeError
 
 logger = logging.getLogger(__name__)
 
+RESOURCES = ("card", "limits", "openapi")  # below a model's own address
 _JSON_NUMBER_BYTES = 25  # the longest float32 in JSON, and its comma
 
 
@@ -134,26 +135,23 @@ class Answerer:
 
     def _send_resource(self, exchange: _Exchange, path: str) -> None:
         """Answer a GET below the model's own address."""
-        if path == "card":
-            exchange.operation = path
-            headers = {MAX_IMAGES_HEADER: str(self._max_images)}
-            body = self._embedder.card.to_json().encode()
-        elif path == "openapi":
-            exchange.operation = path
-            headers = {}
-            body = files("metavae_serving").joinpath("openapi.json").read_bytes()
-        elif path == "limits":  # what the card's header says, for those who get no headers
-            exchange.operation = path
-            headers = {}
-            body = json.dumps({"max_images": self._max_images}).encode()
-        else:
+        if path not in RESOURCES:
+            there = ", ".join(f"/predictions/{{name}}/1.0/{one}" for one in RESOURCES)
             raise BadRequest(
                 f"there is nothing at {shown(path)} of this model",
-                hint="The card is at /predictions/{name}/1.0/card, a description of the API at"
-                " /predictions/{name}/1.0/openapi, embedding at /predictions/{name}",
+                hint=f"There are {there}; embedding is at /predictions/{{name}}",
                 status=HTTPStatus.NOT_FOUND,
             )
-        exchange.send(HTTPStatus.OK, {"Content-Type": JSON_TYPE} | headers, body)
+        exchange.operation = path
+        headers = {"Content-Type": JSON_TYPE}
+        if path == "card":
+            headers[MAX_IMAGES_HEADER] = str(self._max_images)
+            body = self._embedder.card.to_json().encode()
+        elif path == "limits":  # what the card's header says, for those who get no headers
+            body = json.dumps({"max_images": self._max_images}).encode()
+        else:
+            body = files("metavae_serving").joinpath("openapi.json").read_bytes()
+        exchange.send(HTTPStatus.OK, headers, body)
 
     def _embed(self, requests: Sequence[EmbedRequest]) -> list[Outputs | Exception]:
         """Outputs of each request, or its error."""

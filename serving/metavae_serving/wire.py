@@ -239,22 +239,36 @@ def _outputs(
     possible = (("embedding", "log_variance") if "queries" in arrays else ()) + (
         ("summary", "count") if "context" in arrays else ()
     )
-    default = parameters.get("binary_data_output", False) is True
-    if not asked:
+    default = _flag(parameters, "binary_data_output", default=False)
+    if asked is None:
         return dict.fromkeys(possible, default)
+    if not isinstance(asked, list):
+        raise BadRequest(
+            f"outputs is {shown(asked)}, expected a list",
+            hint='Give [{"name": ...}], or leave it out for all that the request has',
+            field="outputs",
+        )
     chosen: dict[str, bool] = {}
-    for output in asked if isinstance(asked, list) else [asked]:
+    for output in asked:
         fields = output if isinstance(output, dict) else {}
-        name, own = fields.get("name"), fields.get("parameters")
+        name, own = fields.get("name"), fields.get("parameters", {})
         if not isinstance(name, str) or name not in possible or name in chosen:
             raise BadRequest(
                 f"the output {shown(name)} is given twice or is none of this request's",
                 hint=f"This request's outputs are {', '.join(possible)}",
                 field="outputs",
             )
-        binary = own.get("binary_data", default) if isinstance(own, dict) else default
-        chosen[name] = binary is True
-    return chosen
+        if not isinstance(own, dict):
+            raise BadRequest(f"the parameters of {name} are not a JSON object", field="outputs")
+        chosen[name] = _flag(own, "binary_data", default=default)
+    return chosen or dict.fromkeys(possible, default)
+
+
+def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
+    flag = parameters.get(name, default)
+    if not isinstance(flag, bool):
+        raise BadRequest(f"{name} is {shown(flag)}, expected true or false", field=name)
+    return flag
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

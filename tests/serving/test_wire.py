@@ -206,6 +206,15 @@ BAD_REQUESTS = {
     "outputs unknown": (request_body(outputs=[{"name": "x"}]), None, "embedding, log_variance"),
     "outputs of no name": (request_body(outputs=[[]]), None, "output"),
     "summary of no context": (request_body(outputs=[{"name": "summary"}]), None, "output"),
+    "outputs no list": (request_body(outputs={"name": "embedding"}), None, "expected a list"),
+    "outputs a number": (request_body(outputs=0), None, "expected a list"),
+    "output's parameters no object": (
+        request_body(outputs=[{"name": "embedding", "parameters": 5}]), None, "object"),
+    "binary_data no flag": (
+        request_body(outputs=[{"name": "embedding", "parameters": {"binary_data": "yes"}}]), None,
+        "binary_data is 'yes', expected true or false"),
+    "binary_data_output no flag": (
+        request_body(parameters={"binary_data_output": 1}), None, "true or false"),
     "id no text": (request_body(id=5), None, "id"),
     "model no text": (request_body(parameters={"model": 5}), None, "model"),
     "request parameters no object": (request_body(parameters=[]), None, "parameters"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import email.utils
 import ipaddress
 import logging
+import os
 import random
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -91,7 +93,9 @@ class Connection:
         self._reached = False
         self._closed = threading.Event()
         # A proxy of the environment is for the network, not for this machine.
-        self._http = httpx.Client(base_url=parsed, trust_env=not is_local(parsed))
+        self._http = httpx.Client(
+            base_url=parsed, trust_env=not is_local(parsed), verify=_authorities()
+        )
 
     def send(
         self,
@@ -156,6 +160,13 @@ class Connection:
         except httpx.ConnectError as error:
             # Nothing has ever answered here: it is not a matter of patience.
             if not self._reached:
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise ServerUnreachable(
+                        f"the certificate of {self.url} is not trusted ({error})",
+                        hint="Give the certificate of the authority that signed it as the file"
+                        " SSL_CERT_FILE, and use the host name that it was made for",
+                        field="url",
+                    ) from error
                 raise ServerUnreachable(
                     f"no server answers at {self.url} ({error})",
                     hint="Start one with `metavae-serve start NAME`, or give its address as --url"
@@ -245,6 +256,18 @@ class Connection:
             " key_file.json as --token-file or METAVAE_TOKEN_FILE, or start it again",
             field="token",
         )
+
+
+def _authorities() -> ssl.SSLContext:
+    """Whose certificates are trusted: those in SSL_CERT_FILE or SSL_CERT_DIR, else certifi's."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # an SSLError is one
+        named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+        raise ServerUnreachable(
+            f"the certificates in {named} cannot be read ({error.strerror or error})",
+            hint="Give a file of certificates in PEM as SSL_CERT_FILE, or unset it",
+        ) from error
 
 
 def _authorization(token: str | None) -> dict[str, str]:

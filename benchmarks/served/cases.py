@@ -41,14 +41,14 @@ CASES = (
 
 
 def measure(
-    subjects: dict[str, Subject], *, queries: int, rounds: int, seconds: float
+    subjects: dict[str, Subject], *, queries: int, rounds: int, seconds: float, warm: float = 1.0
 ) -> dict[str, Any]:
-    """Let the subjects take turns; their figures, and each one's rate over every other's.
+    """Let the subjects take turns, after `warm` seconds each that do not count; their figures.
 
     A ratio is taken round by round, of turns that followed each other, and then its median.
     """
     for subject in subjects.values():
-        subject(min(seconds, 1.0))  # warm
+        subject(min(seconds, warm))
     turns: dict[str, list[Run]] = {name: [] for name in subjects}
     for _ in range(rounds):
         for name, subject in subjects.items():

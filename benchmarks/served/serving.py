@@ -1,12 +1,32 @@
-"""Where a server is asked, and with which token."""
+"""A model behind metavae's own server: how it is served, where it is asked, with which token."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from metavae_serving import launch, process
+from metavae_serving.archive import pack
 from metavae_serving.configuration import read_settings
+from metavae_serving.settings import ModelSettings, Settings
+from metavae_zoo.bundle import Bundle
 from metavae_zoo.places import token_file
+
+
+@contextmanager
+def serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[Path]:
+    """A server over one model: its store."""
+    with TemporaryDirectory() as folder:
+        store = Path(folder, "store")
+        pack([bundle], store, Settings(port=port, models={bundle.card.name: settings}))
+        launch.start(store)
+        try:
+            yield store
+        finally:
+            process.stop(store)
 
 
 def authorization(store: Path, model: str) -> tuple[str, dict[str, str]]:

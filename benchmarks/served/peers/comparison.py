@@ -1,0 +1,129 @@
+"""A peer and metavae over the same job, turn by turn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metavae_serving.wire import encode_request
+from metavae_zoo.bundle import Bundle
+from metavae_zoo.embedder import Embeddings, OnnxEmbedder
+from served.cases import CASES, Case, Subject, measure
+from served.load import LoadFailed, Message, Run, run
+from served.peers.catalog import Peer, PeerFailed
+from served.peers.environments import versions
+from served.peers.running import Running, running
+from served.serving import authorization
+
+ASKED = tuple(case for case in CASES if case.binary)
+
+_WARM_SECONDS = 0.5  # of each server before each case
+_CONTEXT = 100  # images
+
+
+class Job:
+    """What every server is asked: so many images and one summary; and what is true of them."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        rng = np.random.default_rng(0)
+        shape = (max(case.queries for case in ASKED), *bundle.card.image_shape)
+        embedder = OnnxEmbedder(bundle, threads=threads)
+        self._images = rng.integers(0, 256, shape, np.uint8)
+        self.bundle = bundle
+        self.threads = threads
+        self.summary = embedder.summarize(self._images[:_CONTEXT])
+        self._truth = embedder.embed(self._images, self.summary)
+
+    def images(self, queries: int) -> NDArray[np.uint8]:
+        """The first so many images."""
+        return self._images[:queries]
+
+    def check(self, found: Embeddings, queries: int) -> None:
+        """Raise PeerFailed unless these are the embeddings of the first so many, bit for bit."""
+        for name in ("mean", "log_variance"):
+            got, true = getattr(found, name), getattr(self._truth, name)[:queries]
+            if got.dtype != true.dtype or got.tobytes() != true.tobytes():
+                raise PeerFailed(f"its {name} of {queries} queries is not that of the model")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How peers are compared with metavae, which serves from each of `stores`.
+
+    A peer listens at `port`, and may take the next few.
+    """
+
+    job: Job
+    stores: Mapping[str, Path]
+    port: int
+    rounds: int
+    seconds: float
+
+    def measure(self, peer: Peer, python: Path | PeerFailed) -> dict[str, Any]:
+        """What a result file says of a peer: its figures, or why there are none.
+
+        `python` is that of its environment, or why it has none.
+        """
+        found: dict[str, Any] = {
+            "name": peer.name,
+            "wire": peer.wire.described,
+            "requirements": list(peer.requirements),
+            "version": None,
+            "packages": {},
+            "failure": None,
+            "cases": [],
+        }
+        try:
+            if isinstance(python, PeerFailed):
+                raise python
+            found["packages"] = versions(python)
+            found["version"] = found["packages"].get(peer.package)
+            with running(
+                peer, python, self.job.bundle, threads=self.job.threads, port=self.port
+            ) as process:
+                for case in ASKED:
+                    found["cases"].append(self._case(peer, process, case))
+        except PeerFailed as failure:
+            found["failure"] = str(failure)
+        return found
+
+    def _case(self, peer: Peer, process: Running, case: Case) -> dict[str, Any]:
+        # One of ours before the peer and one after it: both ratios are of neighbours.
+        one, *others = [(name, self._ours(store, case)) for name, store in self.stores.items()]
+        subjects = dict([one, (peer.name, self._theirs(peer, process, case)), *others])
+        taken = measure(
+            subjects,
+            queries=case.queries,
+            rounds=self.rounds,
+            seconds=self.seconds,
+            warm=_WARM_SECONDS,
+        )
+        return {"case": str(case), **dataclasses.asdict(case), "subjects": taken}
+
+    def _ours(self, store: Path, case: Case) -> Subject:
+        images, summary = self.job.images(case.queries), self.job.summary
+        body, headers = encode_request(queries=images, summary=summary)
+        url, token = authorization(store, self.job.bundle.card.name)
+        message = Message.post(url, body, headers | token)
+        return lambda seconds: run(message, clients=case.clients, seconds=seconds)
+
+    def _theirs(self, peer: Peer, process: Running, case: Case) -> Subject:
+        url = f"http://127.0.0.1:{self.port}{peer.path}"
+        body, headers = peer.wire.request(self.job.images(case.queries), self.job.summary)
+        reply = process.first_reply(url, body, headers)
+        self.job.check(peer.wire.read(reply, self.job.bundle.card.latent_dim), case.queries)
+        message = Message.post(url, body, headers)
+
+        def subject(seconds: float) -> Run:
+            try:
+                return run(message, clients=case.clients, seconds=seconds)
+            except (LoadFailed, OSError) as error:
+                raise PeerFailed(f"it failed at {case}: {error}") from error
+
+        return subject

@@ -1,0 +1,104 @@
+"""The page that people read of what `benchmarks/peers.py` found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from metavae_zoo.markdown import markdown_table
+from served.cases import ratio
+
+ONE, MANY = "metavae", "metavae, one worker a core"  # subjects
+
+_RATE, _LATENCY = "images_per_second", "p50_ms_of_rounds"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The page that a result file becomes."""
+    machine, peers = result["machine"], result["peers"]
+    head = ["", *dict.fromkeys(case["case"] for peer in peers for case in peer["cases"])]
+    rates = _table(head, peers, lambda case, name: _rate(case["subjects"], name, ONE))
+    many = _table(head, peers, lambda case, name: _rate(case["subjects"], name, MANY))
+    latencies = _table(head, peers, lambda case, name: _latency(case["subjects"], name))
+    return f"""# metavae beside other servers
+
+`{result["model"]}` behind each, on {machine["processor"]}, {machine["cores"]} cores, the clients on
+the same machine. Every server has one worker and gives ONNX Runtime {result["threads"]} threads;
+every one gets the same images (uint8) and summary, and its means and log-variances (float32) are
+those of ONNX Runtime in process, bit for bit. {result["rounds"]} turns of {result["seconds"]:g} s
+each: metavae, the peer, metavae with more workers, again metavae.
+
+{_peers(result)}
+
+## Images per second
+
+Of the peer; in brackets those of metavae over them (above 1: metavae is ahead).
+
+{rates}
+
+## Median latency
+
+Of the peer, in ms; in brackets that of metavae over it (below 1: metavae is ahead).
+
+{latencies}
+
+## Images per second of metavae with one worker a core, one thread each
+
+As above; the peers still have one worker.
+
+{many}
+
+All ratios are medians over turns that followed each other.
+
+## Where a peer is ahead
+
+{_ahead(peers)}
+{_failures(peers)}
+Made by `python benchmarks/peers.py` at commit {machine["commit"]}, load {machine["load_average"]}
+when it began. Every turn and every package's version is in `peers.json`.
+"""
+
+
+def _peers(result: dict[str, Any]) -> str:
+    own = result["machine"]["versions"]
+    rows = [["metavae on TorchServe", own["torchserve"], "v2 protocol over HTTP, binary tensors"]]
+    rows += [[peer["name"], peer["version"] or "-", peer["wire"]] for peer in result["peers"]]
+    return markdown_table(["", "version", "wire"], rows)
+
+
+def _table(
+    head: list[str], peers: list[dict[str, Any]], cell: Callable[[dict[str, Any], str], str]
+) -> str:
+    rows = []
+    for peer in peers:
+        cells = {case["case"]: cell(case, peer["name"]) for case in peer["cases"]}
+        rows.append([peer["name"], *(cells.get(case, "-") for case in head[1:])])
+    return markdown_table(head, rows)
+
+
+def _rate(subjects: dict[str, Any], name: str, own: str) -> str:
+    return f"{median(subjects[name][_RATE]):,.0f} ({ratio(subjects, own, name, _RATE):.2f})"
+
+
+def _latency(subjects: dict[str, Any], name: str) -> str:
+    return f"{median(subjects[name][_LATENCY]):.2f} ({ratio(subjects, ONE, name, _LATENCY):.2f})"
+
+
+def _ahead(peers: list[dict[str, Any]]) -> str:
+    """Every case and figure at which one worker of a peer is ahead of one of metavae."""
+    lines = []
+    for peer in peers:
+        for case in peer["cases"]:
+            rate = ratio(case["subjects"], ONE, peer["name"], _RATE)
+            latency = ratio(case["subjects"], ONE, peer["name"], _LATENCY)
+            leads = [f"{1 / rate:.2f} times the images per second"] if rate < 1 else []
+            leads += [f"{1 / latency:.2f} of the median latency"] if latency > 1 else []
+            if leads:
+                lines.append(f"- {peer['name']}, {case['case']}: {', '.join(leads)}.")
+    return "\n".join(lines) or "Nowhere in this run."
+
+
+def _failures(peers: list[dict[str, Any]]) -> str:
+    lines = [f"- {peer['name']}: {peer['failure']}." for peer in peers if peer["failure"]]
+    return "\n".join(["", "## Not measured, or not to the end", "", *lines, ""]) if lines else ""

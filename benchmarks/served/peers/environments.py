@@ -22,6 +22,11 @@ _MODEL = (
     "pydantic>=2.7",
     "platformdirs>=4.0",
 )
+_LIST = """
+import importlib.metadata, json
+found = {one.name.lower(): one.version for one in importlib.metadata.distributions()}
+print(json.dumps(dict(sorted(found.items()))))
+"""
 
 
 def make_environment(peer: Peer, folder: Path) -> Path:
@@ -45,8 +50,7 @@ def make_environment(peer: Peer, folder: Path) -> Path:
 
 def versions(python: Path) -> dict[str, str]:
     """Every package of an environment, and its version."""
-    listed = _run([python, "-m", "pip", "--disable-pip-version-check", "list", "--format=json"])
-    return {one["name"].lower(): one["version"] for one in json.loads(listed)}
+    return json.loads(_run([python, "-c", _LIST]))
 
 
 def _run(command: list[str | Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 import uuid
@@ -47,7 +48,7 @@ class Running:
                     return reply
                 answer = f"{reply.status_code} {reply.text[:200]}"
             if (ended := self._process.poll()) is not None:
-                raise PeerFailed(f"it ended with {ended} when it was started: {self._last_line()}")
+                raise PeerFailed(f"it ended with {ended} when it was started: {self._last_words()}")
             time.sleep(_POLL_SECONDS)
         raise PeerFailed(f"it was not ready after {_READY_SECONDS:g} s: {answer}")
 
@@ -75,9 +76,12 @@ class Running:
                     living.append(process)
         return living
 
-    def _last_line(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1].replace(str(_ROOT), ".") if lines else "it said nothing"
+    def _last_words(self) -> str:
+        """The last line of its log that names an error, or else the last of all."""
+        lines = self._log.read_text(errors="replace").replace(str(_ROOT), ".").split("\n")
+        told = [line.strip() for line in lines if line.strip()]
+        errors = [line for line in told if re.search("error", line, re.IGNORECASE)]
+        return (errors or told or ["it said nothing"])[-1]
 
 
 @contextmanager

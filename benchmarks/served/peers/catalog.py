@@ -15,6 +15,8 @@ from metavae_zoo.errors import MetavaeError
 from metavae_zoo.summary import Summary
 from served.peers.model import RAW_TYPE
 
+Request = Callable[[NDArray[np.uint8], Summary], tuple[bytes, dict[str, str]]]
+
 
 class PeerFailed(MetavaeError):
     """A peer that cannot be installed or started, or that answers with anything but the truth."""
@@ -30,7 +32,7 @@ class Wire:
     """
 
     described: str
-    request: Callable[[NDArray[np.uint8], Summary], tuple[bytes, dict[str, str]]]
+    request: Request
     read: Callable[[httpx.Response, int], Embeddings]
 
 
@@ -75,7 +77,10 @@ def _v2_reply(reply: httpx.Response, latent: int) -> Embeddings:
     return Embeddings(outputs["embedding"], outputs["log_variance"])
 
 
-_RAW = Wire("raw bytes over HTTP", _raw_request, _raw_reply)
+def _raw(through: str, request: Request = _raw_request) -> Wire:
+    return Wire(f"raw bytes over HTTP, {through}", request, _raw_reply)
+
+
 _V2 = Wire("v2 protocol over HTTP, binary tensors", _v2_request, _v2_reply)
 
 
@@ -86,7 +91,7 @@ PEERS = (
         package="litserve",
         requirements=("litserve>=0.2.19,<0.3",),
         path="/predict",
-        wire=_RAW,
+        wire=_raw("FastAPI and its fast queue"),
         arguments=("-m", "served.peers.litserve_server"),
     ),
     Peer(
@@ -95,7 +100,7 @@ PEERS = (
         package="mlserver",
         requirements=("mlserver>=1.7,<1.8",),
         path="/embed",
-        wire=_RAW,
+        wire=_raw("a custom handler"),
         arguments=("-m", "served.peers.mlserver_server"),
     ),
     Peer(
@@ -104,7 +109,7 @@ PEERS = (
         package="bentoml",
         requirements=("bentoml>=1.4.40,<1.5",),
         path="/embed",
-        wire=_RAW,
+        wire=_raw("a mounted ASGI app"),
         arguments=("-m", "bentoml", "serve", "served.peers.bentoml_server:Embed",
                    "--host", "127.0.0.1", "--port", "{port}"),
     ),
@@ -114,7 +119,7 @@ PEERS = (
         package="kserve",
         requirements=("kserve>=0.21,<0.22",),
         path="/v1/models/embed:predict",
-        wire=Wire("raw bytes over HTTP, its v1 protocol", _kserve_request, _raw_reply),
+        wire=_raw("its v1 protocol", _kserve_request),
         arguments=("-m", "served.peers.kserve_server"),
     ),
     Peer(
@@ -123,7 +128,7 @@ PEERS = (
         package="ray",
         requirements=("ray[serve]>=2.60,<2.61",),
         path="/embed",
-        wire=_RAW,
+        wire=_raw("its HAProxy"),
         arguments=("-m", "served.peers.ray_server"),
     ),
     Peer(

@@ -25,9 +25,9 @@ def markdown(result: dict[str, Any]) -> str:
 
 `{result["model"]}` behind each, on {machine["processor"]}, {machine["cores"]} cores, the clients on
 the same machine. Every server has one worker and gives ONNX Runtime {result["threads"]} threads;
-every one gets the same images (uint8) and summary, and its means and log-variances (float32) are
-those of ONNX Runtime in process, bit for bit. {result["rounds"]} turns of {result["seconds"]:g} s
-each: metavae, the peer, metavae with more workers, again metavae.
+every one gets the same images (uint8) and the same summary, and its means and log-variances
+(float32) are those of ONNX Runtime in process, bit for bit. {result["rounds"]} rounds; in each take
+turns of {result["seconds"]:g} s metavae, the peer, and metavae with one worker a core.
 
 {_peers(result)}
 

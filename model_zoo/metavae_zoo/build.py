@@ -28,6 +28,9 @@ def build(
     ones nor finished probes are repeated. Raises UnknownName for a model without a recipe,
     BadBundle where `out` has something else of that name, CommandFailed where a command fails.
     """
+    recipes = [recipe["name"] for recipe in run_command("metavae-train", "list", "--json")]
+    if name not in recipes:
+        raise UnknownName("recipe", name, recipes, "`metavae-train list` shows all")
     target = (out or user_bundles()) / name
     if target.resolve() == (runs / name).resolve():
         raise BadBundle(
@@ -35,9 +38,6 @@ def build(
             hint="Give another folder, with --out or with --runs",
         )
     check_replaceable(target)  # now, not after hours of training
-    recipes = [recipe["name"] for recipe in run_command("metavae-train", "list", "--json")]
-    if name not in recipes:
-        raise UnknownName("recipe", name, recipes, "`metavae-train list` shows all")
     trained = [_train(name, seed, device, runs) for seed in range(seeds)]
     shipped = max(trained, key=lambda bundle: bundle.card.validation_elbo)
     options = ("--seed", 0, "--contexts", contexts, "--context-size", CONTEXT_SIZE)

@@ -19,6 +19,7 @@ SUMMARIZE = "summarize.onnx"
 ENCODE = "encode.onnx"
 GOLDEN = "golden.safetensors"
 _FILES = {CARD, SUMMARIZE, ENCODE, GOLDEN}
+_MAX_CARD = 1_000_000  # bytes; a card takes some 4,000
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,45 @@ def open_bundle(path: Path) -> Bundle:
             f"{path} is not a model bundle: it has no {CARD}",
             hint="Give the folder that `metavae-train export` or `metavae-zoo pull` wrote",
         )
-    card = ModelCard.from_json(card_path.read_bytes(), source=str(card_path))
-    expected = {ENCODE, GOLDEN} | ({SUMMARIZE} if card.needs_context else set())
-    if set(card.files) != expected:
-        raise BadBundle(
-            f"{card_path} lists the files {sorted(card.files)}, expected {sorted(expected)}",
-            hint="Export the model again: `metavae-train export CHECKPOINT`",
-        )
+    card = read_card(card_path, source=str(card_path))
     for name, sha256 in card.files.items():
         check_file(path / name, sha256)
     return Bundle(path, card)
 
 
+def read_card(path: Path, *, source: str) -> ModelCard:
+    """Read a card that lists the files of a bundle and no others; `source` names it in errors.
+
+    Raises BadBundle.
+    """
+    _refuse_link(path)
+    if (size := path.stat().st_size) > _MAX_CARD:
+        raise BadBundle(
+            f"{source} has {size} bytes, a model card at most {_MAX_CARD}",
+            hint=RESTORE,
+        )
+    card = ModelCard.from_json(path.read_bytes(), source=source)
+    expected = {ENCODE, GOLDEN} | ({SUMMARIZE} if card.needs_context else set())
+    if set(card.files) != expected:
+        raise BadBundle(
+            f"{source} lists the files {sorted(card.files)}, expected {sorted(expected)}",
+            hint="Export the model again: `metavae-train export CHECKPOINT`",
+        )
+    return card
+
+
+def _refuse_link(path: Path) -> None:
+    """Raise BadBundle for a symbolic link: what it leads to is not the bundle's, and may change."""
+    if path.is_symlink():
+        raise BadBundle(
+            f"{path} is a symbolic link to {os.readlink(path)}, a bundle holds its own files",
+            hint="Put a copy of the file in its place",
+        )
+
+
 def check_file(path: Path, sha256: str) -> None:
-    """Raise BadBundle unless the file is there and has this sha256."""
+    """Raise BadBundle unless the file is there, itself and no link, and has this sha256."""
+    _refuse_link(path)
     if not path.is_file():
         raise BadBundle(
             f"{path} is missing",

@@ -21,6 +21,10 @@ RESTORE = (
 )
 
 
+# What a model may be called: it becomes the name of a folder, of an archive and of an address.
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -90,7 +94,7 @@ class ModelCard(_Frozen):
     """
 
     schema_version: int = SCHEMA
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)
+    name: ModelName
     model: str
     family: str
     split: str
@@ -137,7 +141,7 @@ class ModelCard(_Frozen):
         try:
             fields = json.loads(text)
             version = fields["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadBundle(
                 f"{source} is not a model card ({type(error).__name__}: {error})",
                 hint=RESTORE,

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from metavae_zoo.bundle import (
@@ -24,10 +24,11 @@ from metavae_zoo.bundle import (
     check_replaceable,
     copy_bundle,
     open_bundle,
+    read_card,
     replacing_folder,
     sha256_of,
 )
-from metavae_zoo.card import ModelCard
+from metavae_zoo.card import ModelCard, ModelName
 from metavae_zoo.errors import BadBundle, MetavaeError, UnknownName
 from metavae_zoo.places import user_bundles
 
@@ -51,7 +52,7 @@ class IndexEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int
+    size: int = Field(ge=0)
     card_sha256: str
     url: str | None = None
 
@@ -61,7 +62,7 @@ class Index(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: dict[str, IndexEntry]
+    models: dict[ModelName, IndexEntry]
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,9 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
             check_replaceable(target)  # damaged: what the index vouches for takes its place
     with (
         replacing_folder(target) as scratch,
-        httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as http,
+        httpx.Client(
+            timeout=_TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"}
+        ) as http,
         tqdm(
             total=entry.size,
             desc=name,
@@ -200,34 +203,48 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
             disable=None if progress else True,
         ) as bar,
     ):
-        base = entry.url.rstrip("/")
-        _download(http, f"{base}/{CARD}", scratch / CARD, entry.card_sha256, entry.size, bar)
-        card = ModelCard.from_json((scratch / CARD).read_bytes(), source=f"{base}/{CARD}")
+        base, left = entry.url.rstrip("/"), entry.size
+
+        def fetch(file: str, sha256: str) -> None:
+            nonlocal left
+            left -= _download(http, f"{base}/{file}", scratch / file, left, bar)
+            check_file(scratch / file, sha256)
+
+        fetch(CARD, entry.card_sha256)
+        card = read_card(scratch / CARD, source=f"{base}/{CARD}")
+        if card.name != name:
+            raise BadBundle(
+                f"{base} holds model {card.name}, the index says {name}",
+                hint="Ask whoever published the index; nothing was kept",
+            )
         for file, sha256 in card.files.items():
-            if Path(file).name != file:
-                raise BadBundle(f"{base}/{CARD} names a file outside its folder: {file!r}")
-            _download(http, f"{base}/{file}", scratch / file, sha256, entry.size, bar)
+            fetch(file, sha256)
         open_bundle(scratch)
     return open_bundle(target)
 
 
-def _download(
-    http: httpx.Client, url: str, target: Path, sha256: str, limit: int, bar: tqdm
-) -> None:
+def _download(http: httpx.Client, url: str, target: Path, limit: int, bar: tqdm) -> int:
+    """Write what is at `url`, at most `limit` bytes, to a file; how many they are."""
+    size = 0
     try:
         with http.stream("GET", url) as response, target.open("wb") as file:
             response.raise_for_status()
-            for chunk in response.iter_bytes(1 << 20):
+            # As it was sent: what is unpacked on the way could be of any size.
+            for chunk in response.iter_raw(1 << 20):
+                size += len(chunk)
+                if size > limit:
+                    raise DownloadFailed(
+                        f"{url} is larger than the {limit} bytes that the index leaves for it",
+                        hint="Ask whoever published the model; nothing was kept",
+                    )
                 file.write(chunk)
                 bar.update(len(chunk))
-                if file.tell() > limit:
-                    raise DownloadFailed(f"{url} is larger than the {limit} bytes of the index")
     except httpx.HTTPError as error:
         raise DownloadFailed(
             f"cannot download {url} ({type(error).__name__}: {error})",
             hint="Check the network, then try again",
         ) from error
-    check_file(target, sha256)
+    return size
 
 
 def add(folder: Path) -> Bundle:

@@ -20,6 +20,7 @@ from metavae_serving.configuration import (
     properties,
     read_settings,
 )
+from metavae_serving.contents import ARCHIVE
 from metavae_serving.errors import BadStore, NotMeasured
 from metavae_serving.installed import check_installed
 from metavae_serving.metrics import metrics_configuration
@@ -32,7 +33,6 @@ from metavae_zoo.graph import Device
 from metavae_zoo.index import find_bundle
 from metavae_zoo.places import run_folder
 
-_ARCHIVE = ".mar"
 _ARCHIVE_VERSION = "1.0"
 
 # All that an archive holds of our code, so that a store follows the metavae that is installed.
@@ -112,7 +112,7 @@ def configure(store: Path, settings: Settings) -> None:
 def models_in(store: Path) -> list[str]:
     """Names of the models that `store` serves; raises BadStore where it is no store of ours."""
     read_settings(store)
-    return sorted(archive.stem for archive in store.glob(f"*{_ARCHIVE}"))
+    return sorted(archive.stem for archive in store.glob(f"*{ARCHIVE}"))
 
 
 def _check_replaceable(store: Path) -> None:
@@ -132,7 +132,7 @@ def _check_replaceable(store: Path) -> None:
             hint="Choose another folder with --store",
         )
     ours = {CONFIGURATION, METRICS, LOGGING, run_folder(store).name}
-    others = [path.name for path in found if path.name not in ours and path.suffix != _ARCHIVE]
+    others = [path.name for path in found if path.name not in ours and path.suffix != ARCHIVE]
     if others:
         raise BadStore(
             f"{store} also holds {', '.join(sorted(others)[:5])}, which packing would delete",

@@ -19,6 +19,7 @@ import httpx
 from metavae_serving import drain
 from metavae_serving.archive import configure
 from metavae_serving.configuration import CONFIGURATION, properties, read_settings
+from metavae_serving.contents import check_contents
 from metavae_serving.errors import ServerFailed
 from metavae_serving.installed import check_installed
 from metavae_serving.java import java_home
@@ -52,13 +53,15 @@ def start(
     """Start the server over a packed store; return its workers once every one of them is ready.
 
     `progress` is called with how many workers are ready, of how many. Raises BadStore where there
-    is no store, ServerFailed where a port is taken, a server runs over it already, or a worker
-    does not come up in `timeout` seconds; then, and when interrupted, no process is left behind.
+    is no store, or one that holds what was not packed into it; ServerFailed where a port is taken,
+    a server runs over it already, or a worker does not come up in `timeout` seconds; then, and
+    when interrupted, no process is left behind.
     """
     store = store.resolve()
     check_installed()
     settings = read_settings(store)
     refuse_if_running(store)
+    check_contents(store, settings.models)
     check_ports(settings)
     if (store / CONFIGURATION).read_text() != properties(store, settings):
         configure(store, settings)  # packed in another place, or by another version

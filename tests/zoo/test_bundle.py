@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx.external_data_helper import set_external_data
 from safetensors.numpy import load_file, save_file
 
 from metavae_zoo.bundle import CARD, ENCODE, GOLDEN, SUMMARIZE, copy_bundle, open_bundle, sha256_of
@@ -76,10 +79,42 @@ def test_a_card_that_is_no_card_is_refused(copy, changes):
         open_bundle(copy)
 
 
-def test_a_card_that_is_not_json_is_refused(copy):
-    (copy / CARD).write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 200_000, "\ud800"])
+def test_a_card_that_is_not_json_is_refused(copy, text):
+    (copy / CARD).write_text(text, errors="surrogatepass")
     with pytest.raises(BadBundle, match="is not a model card"):
         open_bundle(copy)
+
+
+def test_a_card_beyond_all_size_is_not_read(copy):
+    os.truncate(copy / CARD, 10**12)  # which takes no space
+    with pytest.raises(BadBundle, match="a model card at most"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", [CARD, SUMMARIZE, ENCODE, GOLDEN])
+def test_a_symbolic_link_in_a_bundle_is_refused(copy, tmp_path, name):
+    """Even to the very content: that may be another one after it was verified."""
+    elsewhere = (copy / name).rename(tmp_path / "elsewhere")
+    (copy / name).symlink_to(elsewhere)
+    with pytest.raises(BadBundle, match=f"{name} is a symbolic link to {elsewhere}"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "link"])
+def test_a_graph_that_reads_a_file_outside_its_bundle_is_refused(copy, tmp_path, location):
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(10_000_000))
+    (copy / "link").symlink_to(secret)
+    graph = onnx.load(copy / ENCODE)
+    weights = graph.graph.initializer[0]
+    set_external_data(weights, location, offset=0)
+    weights.ClearField("raw_data")
+    (copy / ENCODE).write_bytes(graph.SerializeToString())
+    files = json.loads((copy / CARD).read_text())["files"]
+    edit_card(copy, files=files | {ENCODE: sha256_of(copy / ENCODE)})
+    with pytest.raises(BadBundle, match="External data path"):
+        OnnxEmbedder(open_bundle(copy))
 
 
 def test_other_golden_outputs_are_refused_at_load(copy):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gzip
 import http.server
 import json
+import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from metavae_zoo import index
-from metavae_zoo.bundle import open_bundle
+from metavae_zoo.bundle import CARD, open_bundle, sha256_of
 from metavae_zoo.cli import main
 from metavae_zoo.errors import BadBundle, UnknownName
 
@@ -73,6 +77,119 @@ def test_a_file_that_is_not_there_or_too_large_leaves_nothing_here(publisher, zo
     with pytest.raises(index.DownloadFailed, match="larger than"):
         index.pull(bundle.card.name)
     assert list(zoo.iterdir()) == []
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    """Answers everything with bytes that never end, packed or not as `encoding` says."""
+
+    encoding = ""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.encoding:
+            self.send_header("Content-Encoding", self.encoding)
+        self.end_headers()
+        part = gzip.compress(bytes(100_000_000)) if self.encoding else bytes(100_000)
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(part)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_a_download_that_never_ends_is_cut_off(publisher, zoo, bundle, monkeypatch, encoding):
+    monkeypatch.setattr(Endless, "encoding", encoding)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        point_index(url=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(index.DownloadFailed, match=rf"larger than the {bundle.size} bytes"):
+            index.pull(bundle.card.name)
+        server.shutdown()
+    assert list(zoo.iterdir()) == []
+
+
+def test_files_that_are_larger_together_than_the_index_says_are_refused(publisher, zoo, bundle):
+    point_index(size=bundle.size - 1)
+    with pytest.raises(index.DownloadFailed, match="that the index leaves for it"):
+        index.pull(bundle.card.name)
+    assert list(zoo.iterdir()) == []
+
+
+def point_index(name: str = "", **changes: object) -> None:
+    """Write another name, or other facts, of its one model into the index."""
+    path = Path(os.environ["METAVAE_INDEX"])
+    [(known, entry)] = json.loads(path.read_text())["models"].items()
+    path.write_text(json.dumps({"models": {name or known: entry | changes}}))
+
+
+ODD_NAMES = [
+    "../escape",
+    "/etc/escape",
+    ".hidden",
+    "a b",
+    "a/b",
+    "..",
+    "",
+    "UPPER",
+    "a\n",
+    "x" * 101,
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_could_leave_the_zoo_is_no_name(publisher, zoo, bundle, tmp_path, name):
+    """Neither on a command line, nor in an index, nor on a card."""
+    before = sorted(tmp_path.rglob("*"))
+    for command in ("show", "pull", "verify"):
+        done = CliRunner().invoke(main, [command, name])
+        assert done.exit_code == 1
+        assert f"{name!r}" in done.stderr
+        assert done.stderr.count("\n") == 1
+    if name:
+        point_index(name)
+        with pytest.raises(index.BadIndex, match="is not an index of models"):
+            index.pull(name)
+    facts = json.loads((bundle.path / CARD).read_text()) | {"name": name}
+    (publisher / CARD).write_text(json.dumps(facts))
+    with pytest.raises(BadBundle, match="name: String should"):
+        index.add(publisher)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_recipe_that_does_not_exist_is_built_nowhere(zoo, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("..", "../escape"):
+        done = CliRunner().invoke(main, ["build", name, "--runs", str(tmp_path / "runs")])
+        assert done.exit_code == 1
+        assert f"no recipe {name!r}" in done.stderr.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_model_of_another_name_than_the_index_gives_is_refused(publisher, zoo):
+    point_index("another-model")
+    with pytest.raises(BadBundle, match="the index says another-model"):
+        index.pull("another-model")
+    assert list(zoo.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["../../escape", "/etc/escape", "..", "encode.onnx/x"])
+def test_a_card_that_lists_a_file_elsewhere_fetches_none(publisher, zoo, bundle, tmp_path, file):
+    card = json.loads((publisher / CARD).read_text())
+    card["files"][file] = card["files"].pop("encode.onnx")
+    (publisher / CARD).write_text(json.dumps(card))
+    point_index(card_sha256=sha256_of(publisher / CARD))
+    with pytest.raises(BadBundle, match="lists the files"):
+        index.pull(bundle.card.name)
+    assert list(zoo.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["file:///etc", "ftp://127.0.0.1/x", "nothing", ""])
+def test_an_address_that_is_not_http_is_one_clear_error(publisher, zoo, bundle, url):
+    point_index(url=url)
+    with pytest.raises(index.DownloadFailed, match="cannot download"):
+        index.pull(bundle.card.name)
 
 
 def test_an_added_bundle_is_found_by_its_name(bundle, zoo):

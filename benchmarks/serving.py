@@ -62,7 +62,7 @@ _WARM_UP = 4  # times as long as a turn
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Of a worker [default: cores/workers].")
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--port", type=click.IntRange(1, 65_531), default=18_080, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65_521), default=18_080, show_default=True)
 @click.option(
     "--seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="Of each turn."
 )

@@ -243,7 +243,8 @@ def _change_in_int8(results: Results) -> str:
     """What computing in 8 bits adds to the accuracy; nothing where it was not measured."""
     if results.int8 is None:
         return ""
-    return f"{results.int8.accuracy.mean - results.probe.accuracy.mean:+.4f}"
+    change = round(results.int8.accuracy.mean - results.probe.accuracy.mean, 4)
+    return f"{change + 0.0:+.4f}"  # and no negative zero
 
 
 def _accuracy(card: ModelCard | None) -> Interval | None:

@@ -12,6 +12,7 @@ from metavae_zoo.bundle import Bundle, check_replaceable, copy_bundle, open_bund
 from metavae_zoo.card import SCHEMA, ModelCard, ProbeRecord
 from metavae_zoo.commands import probe_command, run_command
 from metavae_zoo.errors import BadBundle
+from metavae_zoo.files import make_writable
 from metavae_zoo.places import user_bundles
 
 
@@ -28,19 +29,16 @@ def measure_int8(bundle: Bundle, *, out: Path | None) -> Bundle:
             hint=f"Measure it first: `metavae-zoo build {card.name}`",
         )
     target = (out or user_bundles()) / card.name
-    check_replaceable(target)  # now, not after the probe
+    make_writable(target.parent)  # now, not after the probe
+    check_replaceable(target)
     with TemporaryDirectory() as scratch:
         path = Path(scratch, card.name)
         run_command("metavae-serve", "quantize", bundle.path.resolve(), "--out", path, "--json")
         words = _protocol(card, card.results.probe)
         found = probe_command(open_bundle(path), *words, "--no-floors")
     record = ProbeRecord.model_validate(found["record"])
-    results = card.results.model_copy(
-        update={
-            "int8": record,
-            "commands": [*card.results.commands, f"metavae-zoo quantize {card.name}"],
-        }
-    )
+    commands = dict.fromkeys([*card.results.commands, f"metavae-zoo quantize {card.name}"])
+    results = card.results.model_copy(update={"int8": record, "commands": list(commands)})
     changed = card.model_copy(update={"results": results, "schema_version": SCHEMA})
     return copy_bundle(bundle, target, card=changed)
 

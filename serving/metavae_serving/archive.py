@@ -84,9 +84,8 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
         with replacing_folder(store) as scratch:
             for bundle in bundles:
                 _archive(bundle, scratch, settings.of(bundle.card.name))
-            (scratch / METRICS).write_text(metrics_configuration())
-            (scratch / LOGGING).write_text(logging_configuration())
-            (scratch / CONFIGURATION).write_text(properties(store, settings))
+            for name, text in _texts(store, settings).items():
+                (scratch / name).write_text(text)
     except OSError as error:
         raise BadStore(
             f"the model store {store} cannot be written ({error.strerror or error})",
@@ -96,17 +95,40 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
 
 
 def configure(store: Path, settings: Settings) -> None:
-    """Let `store` be served with other addresses; raises BadStore if it cannot be written."""
+    """Let `store` be served by these settings, and by this version's configuration.
+
+    Raises BadStore if it cannot be written.
+    """
     try:
         with tempfile.TemporaryDirectory(dir=store, prefix=".") as scratch:
-            text = Path(scratch) / CONFIGURATION
-            text.write_text(properties(store, settings))
-            os.replace(text, store / CONFIGURATION)
+            for name, text in _texts(store, settings).items():
+                written = Path(scratch, name)
+                written.write_text(text)
+                os.replace(written, store / name)
     except OSError as error:
         raise BadStore(
             f"{store / CONFIGURATION} cannot be written ({error.strerror or error})",
             hint="Pack the model into a store of your own with --store",
         ) from error
+
+
+def is_configured(store: Path, settings: Settings) -> bool:
+    """Whether `configure` would change nothing."""
+    try:
+        return all(
+            (store / name).read_text() == text for name, text in _texts(store, settings).items()
+        )
+    except OSError:  # one is missing
+        return False
+
+
+def _texts(store: Path, settings: Settings) -> dict[str, str]:
+    """Every file of a store beside its archives; the settings are read from the last."""
+    return {
+        METRICS: metrics_configuration(),
+        LOGGING: logging_configuration(),
+        CONFIGURATION: properties(store, settings),
+    }
 
 
 def models_in(store: Path) -> list[str]:
@@ -143,13 +165,13 @@ def _check_replaceable(store: Path) -> None:
 def _check_settings(bundle: Bundle, settings: ModelSettings) -> None:
     """Refuse a precision that costs nobody knows what, or that the device does not have."""
     name, results = bundle.card.name, bundle.card.results
-    if settings.precision == bundle.card.precision:
-        return
     if bundle.card.precision == "int8":
         raise BadBundle(
-            f"{name} at {bundle.path} is in int8, and {settings.precision} was asked for",
-            hint="Give --precision int8, or the model that it was made of",
+            f"{bundle.path} is {name} in int8 already",
+            hint="Give the model that it was made of, with --precision int8",
         )
+    if settings.precision == "fp32":
+        return
     if settings.device != "cpu":
         raise DeviceUnavailable(
             f"int8 was asked for {name} on {settings.device}, and runs on the CPU alone",
@@ -158,8 +180,9 @@ def _check_settings(bundle: Bundle, settings: ModelSettings) -> None:
     if results is None or results.int8 is None:
         raise NotMeasured(
             f"what int8 costs {name} in accuracy has not been measured",
-            hint=f"Measure it, which takes some minutes: `metavae-zoo quantize {name}`; or leave"
-            " --precision at fp32",
+            hint="Leave --precision at fp32; or measure it, which takes some minutes:"
+            f" `metavae-zoo quantize {name}`, of a model of the zoo (`metavae-zoo add` takes others"
+            " in)",
         )
 
 

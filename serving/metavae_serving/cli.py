@@ -24,6 +24,7 @@ from metavae_serving.per_model import Given, PerModel, check_names, value_for
 from metavae_serving.settings import (
     CORES_PER_WORKER,
     LOOPBACK,
+    MOST_WORKERS,
     ModelSettings,
     Settings,
     default_workers,
@@ -79,7 +80,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "--workers",
             click.IntRange(1, 256),
             "Processes of a model, which share the cores.  [default: one for every"
-            f" {CORES_PER_WORKER} cores, and one on a GPU]",
+            f" {CORES_PER_WORKER} cores, {MOST_WORKERS} at most, and one on a GPU]",
         ),
         _per_model(
             "--threads",
@@ -94,8 +95,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         _per_model(
             "--precision",
             click.Choice(["fp32", "int8"]),
-            "What matrix products are computed in; int8 is faster, for models whose cards say what"
-            f" it costs in accuracy.  [default: {_MODEL.precision}]",
+            "What matrix products are computed in; int8 is faster, on the CPU alone, for models"
+            f" whose cards say what it costs in accuracy.  [default: {_MODEL.precision}]",
         ),
         _per_model(
             "--batch-size",
@@ -153,7 +154,7 @@ def pack_command(names: tuple[str, ...], store: Path, **options: Any) -> None:
 
 @main.command("quantize")
 @click.argument("name")
-@click.option("--out", type=PATH, required=True, help="Folder that takes the bundle.")
+@click.option("--out", type=PATH, required=True, help="The bundle's own folder; a new one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def quantize_command(name: str, out: Path, as_json: bool) -> None:
     """Write the bundle of model NAME (of the zoo, or a path) in int8.
@@ -270,7 +271,8 @@ def _models(bundles: Sequence[Bundle], given: dict[str, Given]) -> dict[str, Mod
         name = bundle.card.name
         values = _those_given({option: value_for(name, words) for option, words in given.items()})
         if values.get("device", "auto") == "auto":
-            values["device"] = best_device(bundle)
+            in_int8 = values.get("precision") == "int8"
+            values["device"] = "cpu" if in_int8 else best_device(bundle)
         values.setdefault("workers", default_workers(values["device"]))
         models[name] = replace(_MODEL, **values)
     return models

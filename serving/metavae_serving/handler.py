@@ -13,6 +13,7 @@ from metavae_serving.answers import Answerer, Question
 from metavae_serving.drain import RUN_FOLDER_VARIABLE, Gate
 from metavae_serving.metrics import Meter
 from metavae_serving.reports import Journal, report_forever
+from metavae_serving.settings import ModelSettings
 from metavae_serving.tracing import open_tracer
 from metavae_serving.worker import lighten
 from metavae_zoo.bundle import open_bundle
@@ -24,7 +25,7 @@ from metavae_zoo.graph import BUCKETS
 logger = logging.getLogger(__name__)
 
 METER_SECONDS = 1.0
-JOURNAL_SECONDS = 0.25  # less than a stop waits, so that the last requests are told of
+JOURNAL_SECONDS = 0.25  # less than a stop that drains waits: it loses no line
 
 _WARM_UP = (1, 256)  # images per request that the first requests are likely to hold
 
@@ -98,8 +99,9 @@ def load(context: Context) -> Answerer:
     Raises BadBundle for a bundle that has changed and DeviceUnavailable where the device is not
     there: the worker must not serve then.
     """
-    settings = context.model_yaml_config["metavae"]
-    device = settings["device"]
+    # An archive of an earlier version has fewer settings.
+    settings = ModelSettings(**context.model_yaml_config["metavae"])
+    device = settings.device
     if device == "cuda":
         _choose_gpu(context.system_properties.get("gpu_id"))
     try:
@@ -109,7 +111,7 @@ def load(context: Context) -> Answerer:
             f"the archive of {context.model_name} is damaged: {error.message}",
             hint=f"Pack the model again: `metavae-serve pack {context.model_name}`",
         ) from None
-    threads = settings["threads"] or max(1, usable_cores() // settings["workers"])
+    threads = settings.threads or max(1, usable_cores() // settings.workers)
     embedder = OnnxEmbedder(bundle, device=device, threads=threads)
     for images in BUCKETS if device == "cuda" else _WARM_UP:
         blank = np.zeros((images, *embedder.card.image_shape), np.uint8)
@@ -122,7 +124,7 @@ def load(context: Context) -> Answerer:
     gate = Gate(Path(folder) if folder else None, context.model_name)
     tracer = open_tracer(embedder.card.name)
     lighten(context.metrics)
-    return Answerer(embedder, settings["max_images"], meter, journal, gate, tracer)
+    return Answerer(embedder, settings.max_images, meter, journal, gate, tracer)
 
 
 def _choose_gpu(gpu: int | None) -> None:

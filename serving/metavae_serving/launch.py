@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 
 from metavae_serving import drain
-from metavae_serving.archive import configure
-from metavae_serving.configuration import CONFIGURATION, properties, read_settings
+from metavae_serving.archive import configure, is_configured
+from metavae_serving.configuration import CONFIGURATION, read_settings
 from metavae_serving.contents import check_contents
 from metavae_serving.errors import ServerFailed
 from metavae_serving.installed import check_installed
@@ -63,7 +63,7 @@ def start(
     refuse_if_running(store)
     check_contents(store, settings.models)
     check_ports(settings)
-    if (store / CONFIGURATION).read_text() != properties(store, settings):
+    if not is_configured(store, settings):
         configure(store, settings)  # packed in another place, or by another version
     launcher = None
     try:

@@ -26,6 +26,7 @@ from metavae_zoo.errors import BadBundle
 
 _WEIGHT_STEPS = 63  # each way
 _ZERO = 128  # the byte that stands for 0 where numbers can be negative
+_OPSET = 18  # whose reductions take axes as an input
 _SMALLEST = np.float32(1e-30)  # a scale: a row of zeros must not be divided by 0
 
 
@@ -34,13 +35,18 @@ def quantize(bundle: Bundle, path: Path) -> Bundle:
 
     Another model to clients: its summaries are not those of the model that it is made of. Its
     golden outputs are those of its own graphs. Raises BadBundle for a model that is in 8 bits
-    already, and where `path` is anything but a bundle.
+    already or has nothing to compute so, and where something is at `path`.
     """
     card = bundle.card
     if card.precision != "fp32":
         raise BadBundle(
             f"{card.name} at {bundle.path} is in {card.precision} already",
             hint="Give the model that it was made of",
+        )
+    if path.exists():
+        raise BadBundle(
+            f"{path} is there already, and would be replaced",
+            hint="Give a folder that does not exist yet",
         )
     graphs = {name: quantized(bundle.path / name) for name in card.files if name.endswith(".onnx")}
     golden = load_file(bundle.path / GOLDEN)
@@ -64,6 +70,13 @@ def quantized(graph: Path) -> bytes:
     model = _folded(graph)
     rewriter = _Rewriter(model.graph)
     nodes = [new for node in model.graph.node for new in rewriter.rewritten(node)]
+    opset = max(one.version for one in model.opset_import)
+    if not rewriter.constants or opset < _OPSET:
+        raise BadBundle(
+            f"{graph} has no matrix product with weights, or is of opset {opset}, expected one or"
+            f" more, in opset {_OPSET} or later",
+            hint="Serve the model in fp32",
+        )
     del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(rewriter.constants.values())
@@ -126,7 +139,7 @@ class _Rewriter:
         if scale is not None:
             nodes.append(helper.make_node("Mul", [product, scale], [f"{name}_scaled"]))
             product = f"{name}_scaled"
-        bias = list(node.input[2:])
+        bias = [one for one in node.input[2:] if one]
         nodes.append(helper.make_node("Add" if bias else "Identity", [product, *bias], [name]))
         return nodes
 
@@ -141,7 +154,10 @@ class _Rewriter:
     def _image(self, name: str) -> tuple[str, None, str, list[onnx.NodeProto]] | None:
         """The bytes that `name` is made of, where it is an image's pixels flattened, over 255."""
         divide = self._producers.get(name)
-        if divide is None or divide.op_type != "Div" or self._weights.get(divide.input[1]) != 255:
+        if divide is None or divide.op_type != "Div":
+            return None
+        by = self._weights.get(divide.input[1])
+        if by is None or by.size != 1 or by.item() != 255:
             return None
         flatten = self._producers.get(divide.input[0])
         if flatten is None or flatten.op_type != "Reshape":

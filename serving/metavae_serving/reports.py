@@ -1,4 +1,4 @@
-"""What a worker tells, by the lines that it prints: in a thread, while no client waits for it."""
+"""What a worker tells, by the lines that it prints: in a thread, and not before it answers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def report_forever(lines: Callable[[], list[str]], seconds: float) -> None:
     def report() -> None:
         while True:
             time.sleep(seconds)
-            if told := lines():
-                logger.info("\n".join(told))
+            try:
+                if told := lines():
+                    logger.info("\n".join(told))
+            except Exception:  # of what comes next is still to be told
+                logger.exception("a report failed")
 
     threading.Thread(target=report, name=f"report-{lines.__qualname__}", daemon=True).start()

@@ -14,6 +14,7 @@ from metavae_zoo.graph import Device
 
 LOOPBACK = "127.0.0.1"
 CORES_PER_WORKER = 4  # more threads than that find little to share in one request
+MOST_WORKERS = 4  # unless somebody asks for more: each takes some 400 MB
 
 _TOKEN_MINUTES = 30 * 24 * 60
 
@@ -39,7 +40,9 @@ class ModelSettings:
 
 def default_workers(device: Device) -> int:
     """Workers of a model on this machine, where nobody says how many."""
-    return 1 if device == "cuda" else max(1, usable_cores() // CORES_PER_WORKER)
+    if device == "cuda":
+        return 1
+    return min(MOST_WORKERS, max(1, usable_cores() // CORES_PER_WORKER))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def buffered() -> Retrieve:
         nonlocal held, at, of
         if socket is not of:
             held, at, of = b"", 0, socket
-        end = at + length
+        end = at + max(length, 0)  # as their own reader takes a negative one
         if end <= len(held):
             found, at = held[at:end], end
             return found

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from metavae_serving import launch, process
@@ -258,6 +259,27 @@ def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_p
     finally:
         subprocess.run([*torchserve, "--stop", "--foreground"], cwd=folder, env=environment)
     eventually(lambda: processes_over(store) == [])
+
+
+def test_a_store_of_an_earlier_version_is_served(store, bundle):
+    """Its archive has fewer settings, and there is no file that says what is logged."""
+    archive = store / f"{bundle.card.name}.mar"
+    with zipfile.ZipFile(archive) as packed:
+        members = {name: packed.read(name) for name in packed.namelist()}
+    configuration = yaml.safe_load(members["model-config.yaml"])
+    for newer in ("threads", "precision"):
+        del configuration["metavae"][newer]
+    members["model-config.yaml"] = yaml.safe_dump(configuration).encode()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    (store / "log4j2.xml").unlink()
+    try:
+        [worker] = launch.start(store)
+        assert worker.ready
+        assert (store / ".run" / "logs" / "model_log.log").exists()
+    finally:
+        process.stop(store)
 
 
 def test_a_folder_that_is_no_store_is_not_started(tmp_path):

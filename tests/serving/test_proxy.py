@@ -206,6 +206,7 @@ def test_only_our_routes_are_there_and_each_by_its_own_method(web, bundle):
     others = ("/", "/models", f"/models/{name}", "/workflows", "/metrics", "/api-description")
     others += (f"/explanations/{name}", f"/predictions/{name}/1.0/nothing", "/token")
     others += (f"/predictions/{name}/../../models", f"/predictions/{name}%2f..%2f..%2fmodels")
+    others += (f"/predictions/{name}%0a", f"/predictions/{name}/1.0/card%0A")
     for path in others:
         answer = web.get(path)
         assert (answer.status_code, "nginx" in answer.text) == (404, True), path

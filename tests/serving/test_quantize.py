@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
+from onnx import helper, numpy_helper
 
 from metavae_client.remote import RemoteEmbedder
 from metavae_serving import cli as serve_cli
 from metavae_serving.archive import pack
 from metavae_serving.errors import NotMeasured
-from metavae_serving.quantize import quantize
+from metavae_serving.quantize import quantize, quantized
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_zoo import cli as zoo_cli
 from metavae_zoo.bundle import Bundle, open_bundle
@@ -103,6 +106,94 @@ def test_int8_is_refused_where_nobody_has_measured_what_it_costs(bundle, tmp_pat
     assert done.exit_code == 1
     assert "has not been measured" in done.output
     assert not store.exists()
+
+
+def test_a_bundle_in_int8_is_no_way_round(small, tmp_path):
+    with pytest.raises(BadBundle, match="already"):
+        pack([small], tmp_path / "store", Settings(models={small.card.name: INT8}))
+    with pytest.raises(BadBundle, match="already"):
+        pack([small], tmp_path / "store", Settings())
+
+
+def test_what_is_there_is_never_replaced(bundle, tmp_path):
+    before = {file.name: file.read_bytes() for file in bundle.files}
+    words = ["quantize", f"{bundle.path}/", "--out"]
+    done = CliRunner().invoke(serve_cli.main, [*words, str(bundle.path)])
+    assert done.exit_code == 1
+    assert "would be replaced" in done.output
+    assert {file.name: file.read_bytes() for file in bundle.files} == before
+    made = CliRunner().invoke(serve_cli.main, [*words, str(tmp_path / "new")])
+    assert made.exit_code == 0, made.output
+    assert open_bundle(tmp_path / "new").card.precision == "int8"
+
+
+def test_int8_needs_no_device_to_be_named(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve_cli, "best_device", lambda bundle: "cuda")
+    words = ["pack", f"{measured.path}/", "--precision", "int8", "--store", str(tmp_path / "s")]
+    done = CliRunner().invoke(serve_cli.main, words)
+    assert done.exit_code == 0, done.output
+    assert "for cpu" in done.output
+
+
+def rewritten(folder, nodes: list, constants: dict, *, opset: int = 20) -> onnx.ModelProto:
+    """The quantised graph of some nodes from x, float32 [N, 3], to y."""
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", floats, ["n", 3])],
+        [helper.make_tensor_value_info("y", floats, ["n", 2])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    imports = [helper.make_opsetid("", opset)]
+    path = folder / "g.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    return onnx.load_from_string(quantized(path))
+
+
+def run_graph(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    [found] = session.run(None, {"x": x})
+    return np.asarray(found)
+
+
+WEIGHTS = np.array([[1, -2], [0.5, 4], [-3, 0.25]], np.float32)
+
+
+def test_rows_of_any_size_and_of_zeros_keep_their_own_scale(tmp_path):
+    model = rewritten(tmp_path, [helper.make_node("Gemm", ["x", "w"], ["y"])], {"w": WEIGHTS})
+    x = np.array([[0, 0, 0], [1e-36, 0, 0], [1e30, -1e30, 5e29], [1, 2, 3]], np.float32)
+    found, expected = run_graph(model, x), x @ WEIGHTS
+    assert_array_equal(found[0], [0, 0])
+    for row, right in zip(found[2:], expected[2:], strict=True):
+        assert abs(row - right).max() < 0.03 * abs(right).max()
+
+
+def test_two_products_of_one_input_quantise_it_once(tmp_path):
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", ""], ["a"]),
+        helper.make_node("Gemm", ["x", "v"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    constants = {"w": WEIGHTS, "v": WEIGHTS[::-1].copy()}
+    model = rewritten(tmp_path, nodes, constants)
+    operations = [node.op_type for node in model.graph.node]
+    assert operations.count("Round") == 1
+    assert operations.count("MatMulInteger") == 2
+    x = np.array([[1, 2, 3], [-3, 2, 1]], np.float32)
+    expected = x @ WEIGHTS + x @ WEIGHTS[::-1]
+    assert abs(run_graph(model, x) - expected).max() < 0.03 * abs(expected).max()
+
+
+def test_a_graph_with_nothing_to_quantise_is_refused(tmp_path):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    with pytest.raises(BadBundle, match="Serve the model in fp32"):
+        rewritten(tmp_path, nodes, {"w": WEIGHTS})
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"])]
+    with pytest.raises(BadBundle, match="opset 17"):
+        rewritten(tmp_path, nodes, {"w": WEIGHTS}, opset=17)
 
 
 def test_int8_is_refused_on_a_gpu(bundle, tmp_path):

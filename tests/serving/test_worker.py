@@ -134,6 +134,26 @@ def test_the_server_logs_one_line_for_a_request_and_says_it_once(server, bundle,
     assert "PredictionTime" not in model_log.read_text()
 
 
+def test_what_is_never_rotated_does_not_grow_with_requests(server, bundle, rng, until):
+    images = rng.integers(0, 256, (2, *bundle.card.image_shape), np.uint8)
+    body, headers = encode_request(context=images)
+    printed = server.store / ".run" / "torchserve.log"
+    access_log = server.store / ".run" / "logs" / "access_log.log"
+    paths = [f"/predictions/{bundle.card.name}", f"/v2/models/{bundle.card.name}/infer", "/v2", "/"]
+
+    def ask(tag: str) -> None:
+        for path in paths:
+            for token in (server.headers(), {}):  # a connection each
+                httpx.post(f"{server.url}{path}?{tag}", content=body, headers=headers | token)
+        until(lambda: access_log.read_text().count(f"?{tag} ") == 2 * len(paths))
+
+    ask("first")
+    before = printed.stat().st_size
+    for turn in range(3):
+        ask(f"turn-{turn}")
+    assert printed.stat().st_size == before, printed.read_text()[before:]
+
+
 def test_torchserves_log_still_says_what_it_does(server):
     text = (server.store / ".run" / "logs" / "ts_log.log").read_text()
     assert "Initialize Inference server" in text

@@ -39,6 +39,7 @@ MODEL = "metavae-mnist-rotation-contiguous"
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 ENVIRONMENTS = Path(__file__).parents[1] / "build" / "peers"
 PORTS = 5  # of each server
+BATCH_SIZE = 4  # requests, where many clients are served
 
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
@@ -100,6 +101,7 @@ def main(
         "threads": usable_cores(),
         "rounds": rounds,
         "seconds": seconds,
+        "batch_size": BATCH_SIZE,
         "peers": found,
     }
     text = markdown(result)
@@ -126,9 +128,10 @@ def _measured(
     """What came of each peer, one after another, metavae being there all the time."""
     cores = usable_cores()
     job = Job(bundle, threads=cores)
+    many_clients = ModelSettings(workers=cores, batch_size=BATCH_SIZE)
     with (
         serving(bundle, ModelSettings(), port) as one,
-        serving(bundle, ModelSettings(workers=cores), port + PORTS) as many,
+        serving(bundle, many_clients, port + PORTS) as many,
     ):
         comparison = Comparison(job, {ONE: one, MANY: many}, port + 2 * PORTS, rounds, seconds)
         bar = tqdm(zip(peers, pythons, strict=True), "peers", len(peers), disable=None)

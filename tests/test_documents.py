@@ -19,6 +19,8 @@ from metavae_zoo.bundle import open_bundle
 from metavae_zoo.cli import results_table
 from metavae_zoo.index import read_index, shipped_bundles
 from report import table
+from served import page as serving_page
+from served.peers import page as peers_page
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -29,6 +31,8 @@ DOCUMENTS = sorted(
 PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": lambda result: f"```\n{table(result)}\n```\n",
     "weights": weights.markdown,
+    "serving": serving_page.markdown,
+    "peers": peers_page.markdown,
 }
 
 

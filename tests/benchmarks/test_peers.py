@@ -126,7 +126,7 @@ def made_up(rate: float, latency: float, **peer: object) -> dict:
             "processor": "a processor", "cores": 2, "commit": "c0ffee", "load_average": 0.1,
             "versions": {"torchserve": "0.12"},
         },
-        "model": "metavae-some", "threads": 2, "rounds": 3, "seconds": 1.0,
+        "model": "metavae-some", "threads": 2, "rounds": 3, "seconds": 1.0, "batch_size": 4,
         "peers": [litserve | {"cases": [case]} | peer],
     }  # fmt: skip
 

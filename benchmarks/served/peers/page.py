@@ -9,7 +9,7 @@ from typing import Any
 from metavae_zoo.markdown import markdown_table
 from served.cases import ratio
 
-ONE, MANY = "metavae", "metavae, one worker a core"  # subjects
+ONE, MANY = "metavae", "metavae for many clients"  # subjects
 
 _RATE, _LATENCY = "images_per_second", "p50_ms_of_rounds"
 
@@ -27,7 +27,7 @@ def markdown(result: dict[str, Any]) -> str:
 the same machine. Every server has one worker and gives ONNX Runtime {result["threads"]} threads;
 every one gets the same images (uint8) and the same summary, and its means and log-variances
 (float32) are those of ONNX Runtime in process, bit for bit. {result["rounds"]} rounds; in each take
-turns of {result["seconds"]:g} s metavae, the peer, and metavae with one worker a core.
+turns of {result["seconds"]:g} s metavae, the peer, and metavae set for many clients.
 
 {_peers(result)}
 
@@ -43,9 +43,11 @@ Of the peer, in ms; in brackets that of metavae over it (below 1: metavae is ahe
 
 {latencies}
 
-## Images per second of metavae with one worker a core, one thread each
+## Images per second of metavae set for many clients
 
-As above; the peers still have one worker.
+As above, but with one worker a core of one thread each, and batches of up to {result["batch_size"]}
+requests, for which a lone request waits a millisecond. The peers still have one worker, and answer
+one request at a time.
 
 {many}
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import precision
 import weights
 from encoder.report import markdown
 from metavae_training.paper.cli import paper
@@ -31,6 +32,7 @@ DOCUMENTS = sorted(
 PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": lambda result: f"```\n{table(result)}\n```\n",
     "weights": weights.markdown,
+    "precision": precision.markdown,
     "serving": serving_page.markdown,
     "peers": peers_page.markdown,
 }

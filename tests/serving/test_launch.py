@@ -32,15 +32,16 @@ def serve(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def processes_over(store: Path) -> list[psutil.Process]:
-    """Living processes whose command names this store, or its server's sockets."""
+def commands_over(store: Path) -> list[str]:
+    """Commands of living processes that name this store, or its server's sockets."""
     places = (str(store), str(process.temporary_folder(store)))
     found = []
     for one in psutil.process_iter():
         try:
-            named = any(place in argument for argument in one.cmdline() for place in places)
+            command = " ".join(one.cmdline())
+            named = any(place in command for place in places)
             if one.pid != os.getpid() and one.status() != psutil.STATUS_ZOMBIE and named:
-                found.append(one)
+                found.append(command)
         except psutil.Error:
             continue
     return found
@@ -94,10 +95,10 @@ def test_start_serves_and_stop_leaves_no_process(store, bundle, settings, monkey
     assert code == 0, output
     assert settings.url in output
     assert str(token_file(store)) in output
-    assert processes_over(store)
+    assert commands_over(store)
     code, output = serve("stop", "--store", str(store))
     assert (code, output) == (0, "stopped\n")
-    assert processes_over(store) == []
+    assert commands_over(store) == []
     assert not token_file(store).exists()
     launch.check_ports(settings)
     for command in ("stop", "ready"):
@@ -147,7 +148,7 @@ def test_a_store_whose_model_was_changed_does_not_start_and_says_why(store, bund
     assert bundle.card.name in str(failure.value)
     assert "could not" in str(failure.value)
     assert ("has changed" in str(failure.value)) == (notices == "the handler")
-    assert processes_over(store) == []
+    assert commands_over(store) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -157,12 +158,12 @@ def test_an_interrupted_start_leaves_no_process(store, number, moment):
     starting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     sign = "ModelServer" if moment == "java" else "model_service_worker"
     try:
-        eventually(lambda: any(sign in " ".join(one.cmdline()) for one in processes_over(store)))
+        eventually(lambda: any(sign in command for command in commands_over(store)))
     finally:
         starting.send_signal(number)
     starting.communicate(timeout=60)
     assert starting.returncode == 128 + number
-    assert processes_over(store) == []
+    assert commands_over(store) == []
 
 
 def test_a_start_interrupted_as_it_succeeds_leaves_no_process(store, monkeypatch):
@@ -175,7 +176,7 @@ def test_a_start_interrupted_as_it_succeeds_leaves_no_process(store, monkeypatch
     monkeypatch.setattr(launch, "start", start_and_be_interrupted)
     code, output = serve("start", "--store", str(store))
     assert (code, output) == (130, "stopped\n")
-    assert processes_over(store) == []
+    assert commands_over(store) == []
 
 
 @pytest.mark.parametrize("second", [KeyboardInterrupt, subprocess.TimeoutExpired("torchserve", 1)])
@@ -223,7 +224,7 @@ def test_foreground_runs_until_a_signal_and_stops_cleanly(store):
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 0
     assert b"stopped" in output
-    assert processes_over(store) == []
+    assert commands_over(store) == []
 
 
 def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_path):
@@ -258,7 +259,7 @@ def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_p
         assert eventually(card).json()["name"] == bundle.card.name
     finally:
         subprocess.run([*torchserve, "--stop", "--foreground"], cwd=folder, env=environment)
-    eventually(lambda: processes_over(store) == [])
+    eventually(lambda: commands_over(store) == [])
 
 
 def test_a_store_of_an_earlier_version_is_served(store, bundle):

@@ -8,7 +8,6 @@ turn to a JSON file, and a page beside it; a peer that fails stands there with t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +25,9 @@ from metavae_serving.settings import ModelSettings
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.cores import usable_cores
-from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.files import make_writable
 from metavae_zoo.stopping import stoppable
+from publish import publish
 from served.peers.catalog import PEERS, Peer, PeerFailed
 from served.peers.comparison import Comparison, Job
 from served.peers.environments import make_environment
@@ -105,8 +105,7 @@ def main(
         "peers": found,
     }
     text = markdown(result)
-    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
-    write_whole(out.with_suffix(".md"), text.encode())
+    publish(out, result, text)
     click.echo(text)
 
 

@@ -6,7 +6,6 @@ their differences, seed by seed, go to a JSON file, with a table beside it.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from metavae_training.jobs import Job
 from metavae_training.recipes import Precision, Recipe, recipe
 from metavae_training.sweep import check, sweep
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
-from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.files import make_writable
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.statistics import confidence_interval
+from publish import publish
 
 SCHEMA = 1
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -88,8 +88,7 @@ def main(
         },
     }
     text = markdown(result)
-    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
-    write_whole(out.with_suffix(".md"), text.encode())
+    publish(out, result, text)
     click.echo(text)
 
 

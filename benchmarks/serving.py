@@ -9,7 +9,6 @@ card says what that costs. Writes every turn to a JSON file, and a table beside 
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 import time
 from collections.abc import Iterator
@@ -38,8 +37,9 @@ from metavae_serving.wire import encode_request
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.cores import usable_cores
-from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.files import make_writable
 from metavae_zoo.places import token_file
+from publish import publish
 from served.cases import CASES, Case, measure
 from served.ceiling import Ceiling
 from served.load import Message, run
@@ -114,8 +114,7 @@ def main(
         "memory_bytes_per_worker": memory,
     }
     text = markdown(result)
-    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
-    write_whole(out.with_suffix(".md"), text.encode())
+    publish(out, result, text)
     click.echo(text)
 
 

@@ -7,7 +7,6 @@ a large square. Writes every turn to a JSON file, and a table beside it.
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,8 @@ from metavae_training.options import THREADS
 from metavae_training.recipes import Recipe, recipe
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
-from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.files import make_writable
+from publish import publish
 from report import summarise, table
 from variants import PLAIN, STEPS, Key, Turn
 from workers import Job, Worker
@@ -84,8 +84,7 @@ def main(
     }
     result |= summarise(*_measure(chosen, images, place, threads, seconds, repeats))
     shown = table(result)
-    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
-    write_whole(out.with_suffix(".md"), f"```\n{shown}\n```\n".encode())
+    publish(out, result, f"```\n{shown}\n```\n")
     click.echo(f"{shown}\n\nwritten to {out}")
 
 

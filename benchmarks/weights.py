@@ -8,7 +8,6 @@ beside it.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +28,10 @@ from metavae_zoo.commit import code_commit
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.families import family
-from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.files import make_writable
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.summary import CONTEXT_SIZE
+from publish import publish
 
 SCHEMA = 1
 RESULTS = Path(__file__).parent / "results" / "weights.json"
@@ -78,9 +78,8 @@ def main(
         "sizes": sizes,
         "stored": [vars(stored) for stored in found],
     }
-    write_whole(out, (json.dumps(result, indent=1) + "\n").encode())
     text = markdown(result)
-    write_whole(out.with_suffix(".md"), text.encode())
+    publish(out, result, text)
     click.echo(text)
 
 

@@ -81,6 +81,9 @@ def test_an_embedding_does_not_depend_on_its_batch_nor_on_the_contexts_order(
     for index in (0, 7, 59):
         alone = embedder.embed(images[index : index + 1], summary)
         assert_array_equal(alone.mean[0], at_once.mean[index])
+    if summary is not None:  # a row of its own for each image, not one for all
+        one_each = embedder.embed(images, [summary] * len(images))
+        assert_array_equal(one_each.mean, at_once.mean)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -15,7 +15,7 @@ from metavae_zoo.card import ModelCard
 from metavae_zoo.errors import BadBundle, BadSummary
 from metavae_zoo.graph import CHUNK, Device, open_graph
 from metavae_zoo.images import Images, as_images
-from metavae_zoo.packs import joined, packs, pieces
+from metavae_zoo.packs import Pack, joined, packs, pieces
 from metavae_zoo.summary import LIMIT, Summary
 
 # torch against ONNX Runtime on the CPU; on CUDA, products are summed in another order.
@@ -181,7 +181,7 @@ class OnnxEmbedder:
         for pack in packs([len(images) for images, _ in queries], CHUNK):
             inputs = {"images": joined([queries[index][0][rows] for index, rows in pack])}
             if self.card.needs_context:
-                inputs["summary"] = joined([_rows(queries[index][1], at) for index, at in pack])
+                inputs["summary"] = _summary_rows([summaries for _, summaries in queries], pack)
             means, log_variances = self._encode.run(inputs)
             for (index, _), mean, log_variance in zip(
                 pack, pieces(means, pack), pieces(log_variances, pack), strict=True
@@ -212,8 +212,15 @@ class OnnxEmbedder:
                 )
 
 
+def _summary_rows(given: Sequence[NDArray[np.float32]], pack: Pack) -> NDArray[np.float32]:
+    """Summaries of a pack's images, of what `pooled_rows` gave: a row each, or one for all."""
+    first = given[pack[0][0]]
+    if len(first) == 1 and all(np.array_equal(given[index], first) for index, _ in pack[1:]):
+        return first
+    return joined([_rows(given[index], at) for index, at in pack])
+
+
 def _rows(summaries: NDArray[np.float32], at: slice) -> NDArray[np.float32]:
-    """Some queries' rows of what `pooled_rows` gave."""
     if len(summaries) == 1:
         return np.repeat(summaries, at.stop - at.start, axis=0)
     return summaries[at]

@@ -23,7 +23,10 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Graph(Protocol):
-    """Inputs by name, at most CHUNK rows each, to outputs in the graph's own order."""
+    """Inputs by name, to outputs in the graph's own order.
+
+    Images come first, at most CHUNK of them; another input has as many rows, or one for all.
+    """
 
     def run(self, inputs: dict[str, NDArray]) -> list[NDArray]:
         """Run once."""
@@ -49,9 +52,15 @@ class PlainGraph:
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
+        named = [tensor.shape[0] for tensor in session.get_inputs()]
+        # Graphs of earlier versions know one number of rows, and hold every input to it.
+        self._repeats = len(set(named)) < len(named)
 
     def run(self, inputs: dict[str, NDArray]) -> list[NDArray]:
         """See `Graph`; the inputs are read where they lie."""
+        if self._repeats:
+            rows = len(next(iter(inputs.values())))
+            inputs = {name: _repeated(array, rows) for name, array in inputs.items()}
         return [np.asarray(output) for output in self._session.run(None, inputs)]
 
 
@@ -106,6 +115,10 @@ class _Bucket:
         session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
         return [value.numpy()[:rows].copy() for value in self._outputs]
+
+
+def _repeated(array: NDArray, rows: int) -> NDArray:
+    return array if len(array) == rows else np.repeat(array, rows, axis=0)
 
 
 _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}

@@ -99,6 +99,20 @@ def test_a_batch_is_one_run_of_each_graph(embedder, request_of, monkeypatch):
     assert runs == [2 * (20 + 20), 2 * (10 + 10 + 10)]
 
 
+def test_requests_with_one_context_share_the_row_of_its_summary(embedder, request_of, monkeypatch):
+    rows = []
+
+    def counted(graph, inputs, run=PlainGraph.run):
+        rows.append(len(inputs["summary"]))
+        return run(graph, inputs)
+
+    one, same, another = (request_of("summary", 5, 9, seed) for seed in (0, 0, 1))
+    monkeypatch.setattr(PlainGraph, "run", counted)
+    embed_batch(embedder, [one, same], Meter("m"))
+    embed_batch(embedder, [one, same, another], Meter("m"))
+    assert rows == [1, 15]
+
+
 def test_a_context_beyond_the_exact_range_fails_alone(embedder, request_of, monkeypatch):
     def huge_where_black(graph, inputs, run=PlainGraph.run):
         outputs = run(graph, inputs)

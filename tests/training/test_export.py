@@ -42,6 +42,18 @@ def test_graphs_take_bytes_and_any_batch(bundle):
         assert [dim.dim_value for dim in rest] == [1, 28, 28]
 
 
+def test_images_may_share_a_summary(bundle):
+    images, summary = onnx.load(bundle.path / "encode.onnx").graph.input
+    rows = [one.type.tensor_type.shape.dim[0].dim_param for one in (images, summary)]
+    assert rows == ["rows", "contexts"]
+
+
+def test_a_graph_does_not_tell_where_it_was_made(bundle):
+    for path in (bundle.path / "encode.onnx", bundle.path / "summarize.onnx"):
+        assert b".py" not in path.read_bytes()
+        assert not any(node.metadata_props for node in onnx.load(path).graph.node)
+
+
 def test_the_card_says_what_was_trained(checkpoint, bundle):
     card = bundle.card
     assert (card.family, card.split, card.seed) == (

@@ -6,6 +6,7 @@ A GPU is not needed: its class runs on buffers of the CPU here.
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -46,6 +47,30 @@ def test_a_reply_is_not_changed_by_the_next_run(path, inputs, monkeypatch):
     padded.run(inputs(8))
     for output, before in zip(first, kept, strict=True):
         assert_array_equal(output, before)
+
+
+def test_one_summary_for_all_images_gives_the_bits_of_one_per_image(path, inputs, monkeypatch):
+    monkeypatch.setattr(graph, "BUCKETS", (8, 32))
+    session = graph._session(path, "cpu", 1)
+    graphs = [PlainGraph(session), BucketGraph(session, "cpu"), _of_an_earlier_version(path)]
+    for rows in (30, 1, 7):
+        per_image = inputs(rows)
+        per_image["summary"][:] = per_image["summary"][0]
+        one = per_image | {"summary": per_image["summary"][:1]}
+        expected = graphs[0].run(per_image)
+        for each in graphs:
+            for output, wanted in zip(each.run(one), expected, strict=True):
+                assert_array_equal(output, wanted, strict=True)
+
+
+def _of_an_earlier_version(path):
+    """The graph as earlier versions exported it: images and summaries have one number of rows."""
+    model = onnx.load(path)
+    for tensor in model.graph.input:
+        tensor.type.tensor_type.shape.dim[0].dim_param = "rows"
+    earlier = PlainGraph(graph._session(model.SerializeToString(), "cpu", 1))
+    assert earlier._repeats
+    return earlier
 
 
 def test_the_cpu_runs_as_many_rows_as_there_are(path):

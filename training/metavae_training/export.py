@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from safetensors.numpy import save
 from torch import Tensor, nn
@@ -38,9 +39,10 @@ class _Summarize(nn.Module):
 
 
 class _Encode(nn.Module):
-    """uint8 images [N, C, H, W] and a pooled summary per row -> mean, log-variance [N, latent].
+    """uint8 images [N, C, H, W] and pooled summaries -> mean, log-variance [N, latent].
 
-    A model without a context takes images only.
+    One summary [1, feature] for all images, or one per image [N, feature]. A model without a
+    context takes images only.
     """
 
     def __init__(self, model: Model) -> None:
@@ -149,8 +151,26 @@ def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
         )
     assert program is not None  # noqa: S101 - None only when a file is written
     proto = program.model_proto
+    _drop_traces(proto)
+    for tensor in proto.graph.input:
+        if tensor.name == "summary":
+            # A number of rows of its own: one summary may serve all images, and what depends on
+            # it alone is computed once. The exporter takes two numbers that are equal or none.
+            tensor.type.tensor_type.shape.dim[0].dim_param = "contexts"
     store_weights(proto.graph, card.weights)
     return proto.SerializeToString()
+
+
+def _drop_traces(proto: onnx.ModelProto) -> None:
+    """Take away what the exporter tells of the code: a graph is the same wherever it was made.
+
+    Every node would carry its stack trace, with the paths of the machine.
+    """
+    graph = proto.graph
+    del graph.value_info[:]  # shapes in between, which the runtime infers anew
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
 
 
 def _golden(

@@ -1,4 +1,4 @@
-"""HTTP to one server: tokens, retries and what its failures mean."""
+"""Requests to one server, by HTTP or gRPC: tokens, retries and what its failures mean."""
 
 from __future__ import annotations
 
@@ -62,11 +62,6 @@ def parse_url(url: str) -> httpx.URL:
     return parsed
 
 
-def seconds_left(deadline: float) -> float:
-    """Seconds of a try that must end at `deadline` (monotonic), and at least a short one."""
-    return max(deadline - time.monotonic(), _SHORTEST_TRY)
-
-
 def is_local(url: httpx.URL) -> bool:
     """Whether the URL is of this machine, by the loopback interface."""
     try:
@@ -93,8 +88,12 @@ class Connection:
         self._reached = False
         self._closed = threading.Event()
         # A proxy of the environment is for the network, not for this machine.
+        proxied = not is_local(parsed)
         self._http = httpx.Client(
-            base_url=parsed, trust_env=not is_local(parsed), verify=_authorities()
+            base_url=parsed,
+            trust_env=proxied,
+            verify=_authorities(),
+            transport=_grpc(parsed, proxied) if parsed.scheme == "grpc" else None,
         )
 
     def send(
@@ -193,7 +192,7 @@ class Connection:
     ) -> httpx.Response:
         """The whole reply; raises ReadTimeout if it is still coming in at the deadline."""
         # httpx's own timeout is for each read: a reply could trickle in for ever.
-        left = seconds_left(deadline)
+        left = max(deadline - time.monotonic(), _SHORTEST_TRY)
         chunks = []
         with self._http.stream(
             method, path, content=body, headers=headers, timeout=left
@@ -256,6 +255,12 @@ class Connection:
             " key_file.json as --token-file or METAVAE_TOKEN_FILE, or start it again",
             field="token",
         )
+
+
+def _grpc(url: httpx.URL, proxied: bool) -> httpx.BaseTransport:
+    from metavae_client.grpc_transport import GrpcTransport  # an optional dependency
+
+    return GrpcTransport(url, proxied=proxied)
 
 
 def _authorities() -> ssl.SSLContext:

@@ -68,7 +68,7 @@ class RemoteEmbedder:
         self.model = model
         tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(url)))
         patience = Patience(timeout, give_up_after)
-        self._connection = _connect(url, tokens, patience)
+        self._connection = Connection(url, tokens, "inference", patience)
         self._tokens = tokens
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
         self._max_request_bytes = max_request_bytes
@@ -242,15 +242,6 @@ class RemoteEmbedder:
             return ModelCard.from_json(response.content, source=f"{self._connection.url}{path}")
         except BadBundle as error:
             raise self._bad_reply(f"sent no card of {self.model}: {error.message}") from error
-
-
-def _connect(url: str, tokens: Tokens, patience: Patience) -> Connection:
-    """A connection by the scheme of the URL, http, https or grpc."""
-    if parse_url(url).scheme != "grpc":
-        return Connection(url, tokens, "inference", patience)
-    from metavae_client.grpc_connection import GrpcConnection
-
-    return GrpcConnection(url, tokens, "inference", patience)
 
 
 def served_models(

@@ -96,19 +96,19 @@ def test_without_grpcio_it_says_what_to_install(monkeypatch):
 
 
 def test_the_token_goes_as_metadata_and_in_no_message(server, url, bundle, monkeypatch):
-    from metavae_client.grpc_connection import GrpcConnection
+    from metavae_client.grpc_transport import GrpcTransport
 
     token = json.loads(server.token_file.read_text())["inference"]["key"]
     with RemoteEmbedder(url, bundle.card.name, token=token) as remote:
-        connection = remote._connection
-        assert isinstance(connection, GrpcConnection)
+        transport = remote._connection._http._transport
+        assert isinstance(transport, GrpcTransport)
         sent = []
 
-        def spied(request, call=connection._call, **options):
+        def spied(request, predict=transport._predict, **options):
             sent.append(request.SerializeToString())
-            return call(request, **options)
+            return predict(request, **options)
 
-        monkeypatch.setattr(connection, "_call", spied)
+        monkeypatch.setattr(transport, "_predict", spied)
         _ = remote.card
     assert sent
     assert token.encode() not in b"".join(sent)

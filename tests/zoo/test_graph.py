@@ -49,10 +49,16 @@ def test_a_reply_is_not_changed_by_the_next_run(path, inputs, monkeypatch):
         assert_array_equal(output, before)
 
 
-def test_one_summary_for_all_images_gives_the_bits_of_one_per_image(path, inputs, monkeypatch):
+def test_one_summary_for_all_images_gives_the_bits_of_one_per_image(
+    path, inputs, monkeypatch, tmp_path
+):
     monkeypatch.setattr(graph, "BUCKETS", (8, 32))
     session = graph._session(path, "cpu", 1)
-    graphs = [PlainGraph(session), BucketGraph(session, "cpu"), _of_an_earlier_version(path)]
+    graphs = [
+        PlainGraph(session),
+        BucketGraph(session, "cpu"),
+        _of_an_earlier_version(path, tmp_path),
+    ]
     for rows in (30, 1, 7):
         per_image = inputs(rows)
         per_image["summary"][:] = per_image["summary"][0]
@@ -63,12 +69,13 @@ def test_one_summary_for_all_images_gives_the_bits_of_one_per_image(path, inputs
                 assert_array_equal(output, wanted, strict=True)
 
 
-def _of_an_earlier_version(path):
+def _of_an_earlier_version(path, folder):
     """The graph as earlier versions exported it: images and summaries have one number of rows."""
     model = onnx.load(path)
     for tensor in model.graph.input:
         tensor.type.tensor_type.shape.dim[0].dim_param = "rows"
-    earlier = PlainGraph(graph._session(model.SerializeToString(), "cpu", 1))
+    onnx.save(model, folder / "earlier.onnx")
+    earlier = PlainGraph(graph._session(folder / "earlier.onnx", "cpu", 1))
     assert earlier._repeats
     return earlier
 

@@ -192,6 +192,16 @@ def test_plain_http_is_not_answered(port):
         httpx.get(f"http://127.0.0.1:{port}/ping")
 
 
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of what nginx itself refuses, which is said as the server says it."""
+    error = answer.json()["error"]
+    assert set(error) == {"code", "message", "field", "hint", "status", "request_id"}
+    assert error["status"] == answer.status_code
+    assert error["request_id"] == answer.headers["X-Request-Id"]
+    assert answer.headers["Content-Type"] == "application/json"
+    return answer.status_code, error["code"]
+
+
 def test_only_our_routes_are_there_and_each_by_its_own_method(web, bundle):
     name = bundle.card.name
     for path in ("/ping", "/v2", "/v2/health/live", "/v2/health/ready"):
@@ -202,23 +212,37 @@ def test_only_our_routes_are_there_and_each_by_its_own_method(web, bundle):
         assert web.post(path).status_code == 405
     for path in (f"/predictions/{name}", f"/v2/models/{name}/infer"):
         assert web.post(path).json()["error"]["code"] == "bad_request"
-        assert web.get(path).status_code == web.put(path).status_code == 405
+        assert refusal(web.get(path)) == refusal(web.put(path)) == (405, "bad_method")
     others = ("/", "/models", f"/models/{name}", "/workflows", "/metrics", "/api-description")
     others += (f"/explanations/{name}", f"/predictions/{name}/1.0/nothing", "/token")
     others += (f"/predictions/{name}/../../models", f"/predictions/{name}%2f..%2f..%2fmodels")
     others += (f"/predictions/{name}%0a", f"/predictions/{name}/1.0/card%0A")
     for path in others:
-        answer = web.get(path)
-        assert (answer.status_code, "nginx" in answer.text) == (404, True), path
+        assert refusal(web.get(path)) == (404, "not_found"), path
     assert web.get("/ping", headers={"Authorization": "Bearer wrong"}).status_code == 400
 
 
 def test_a_body_above_the_limit_is_413_and_one_at_it_is_read(web, bundle):
     path, kind = f"/predictions/{bundle.card.name}", {"Content-Type": "application/json"}
-    assert web.post(path, content=bytes(MAX_REQUEST_BYTES + 1), headers=kind).status_code == 413
+    answer = web.post(path, content=bytes(MAX_REQUEST_BYTES + 1), headers=kind)
+    assert refusal(answer) == (413, "too_large")
     answer = web.post(path, content=bytes(MAX_REQUEST_BYTES), headers=kind)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "bad_request"
+
+
+def test_a_refusal_names_the_request_and_repeats_nothing_that_is_no_id(web):
+    for given, repeated in (("mine-1", True), ('"}', False), ("x" * 129, False)):
+        answer = web.get("/models", headers={"X-Request-Id": given})
+        assert refusal(answer) == (404, "not_found")
+        assert (answer.headers["X-Request-Id"] == given) is repeated
+
+
+def test_a_server_that_is_not_there_is_one_clear_error(proxy, trusted, settings):
+    with proxy(settings.port) as port, httpx.Client(verify=trusted) as web:
+        answer = web.get(f"https://localhost:{port}/ping")
+    assert refusal(answer) == (502, "unavailable")
+    assert answer.headers["Retry-After"] == "1"
 
 
 def test_a_client_that_stops_in_the_middle_is_sent_away(proxy, server, bundle, trusted):
@@ -244,6 +268,7 @@ def test_more_requests_than_the_limit_are_429_with_a_time_to_come_back(proxy, se
     ):
         answers = [web.get(f"https://localhost:{port}/ping") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
+    assert refusal(answers[-1]) == (429, "too_many_requests")
     assert answers[-1].headers["Retry-After"] == "1"
     assert "Retry-After" not in answers[0].headers
 

@@ -9,6 +9,7 @@ hashes reaches every byte.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -32,7 +33,8 @@ from metavae_zoo.card import ModelCard, ModelName
 from metavae_zoo.errors import BadBundle, MetavaeError, UnknownName
 from metavae_zoo.places import user_bundles
 
-_TIMEOUT = httpx.Timeout(30.0)
+_PATIENCE = 30.0  # seconds for an answer, and of a download's time that may bring nothing
+_SLOWEST = 10_000  # bytes a second, in the mean: a download that trickles must end
 
 
 class BadIndex(MetavaeError):
@@ -193,7 +195,7 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
     with (
         replacing_folder(target) as scratch,
         httpx.Client(
-            timeout=_TIMEOUT, follow_redirects=True, headers={"Accept-Encoding": "identity"}
+            timeout=_PATIENCE, follow_redirects=True, headers={"Accept-Encoding": "identity"}
         ) as http,
         tqdm(
             total=entry.size,
@@ -225,17 +227,23 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
 
 def _download(http: httpx.Client, url: str, target: Path, limit: int, bar: tqdm) -> int:
     """Write what is at `url`, at most `limit` bytes, to a file; how many they are."""
-    size = 0
+    size, began = 0, time.monotonic()
     try:
         with http.stream("GET", url) as response, target.open("wb") as file:
             response.raise_for_status()
             # As it was sent: what is unpacked on the way could be of any size.
-            for chunk in response.iter_raw(1 << 20):
+            for chunk in response.iter_raw():
                 size += len(chunk)
                 if size > limit:
                     raise DownloadFailed(
                         f"{url} is larger than the {limit} bytes that the index leaves for it",
                         hint="Ask whoever published the model; nothing was kept",
+                    )
+                seconds = time.monotonic() - began
+                if seconds > _PATIENCE + size / _SLOWEST:
+                    raise DownloadFailed(
+                        f"{url} comes too slowly: {size} bytes in {seconds:.0f} seconds",
+                        hint="Check the network, then try again; nothing was kept",
                     )
                 file.write(chunk)
                 bar.update(len(chunk))

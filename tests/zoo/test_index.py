@@ -80,18 +80,24 @@ def test_a_file_that_is_not_there_or_too_large_leaves_nothing_here(publisher, zo
 
 
 class Endless(http.server.BaseHTTPRequestHandler):
-    """Answers everything with bytes that never end, packed or not as `encoding` says."""
+    """Answers everything with bytes that never end, packed or not as `encoding` says.
+
+    Between two pieces of `part` it waits `pause` seconds, or until `over`.
+    """
 
     encoding = ""
+    part = bytes(100_000)
+    pause = 0.0
+    over = threading.Event()
 
     def do_GET(self) -> None:
         self.send_response(200)
         if self.encoding:
             self.send_header("Content-Encoding", self.encoding)
         self.end_headers()
-        part = gzip.compress(bytes(100_000_000)) if self.encoding else bytes(100_000)
+        part = gzip.compress(bytes(100_000_000)) if self.encoding else self.part
         with contextlib.suppress(OSError):
-            while True:
+            while not (self.pause and self.over.wait(self.pause)):
                 self.wfile.write(part)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -106,6 +112,21 @@ def test_a_download_that_never_ends_is_cut_off(publisher, zoo, bundle, monkeypat
         point_index(url=f"http://127.0.0.1:{server.server_port}")
         with pytest.raises(index.DownloadFailed, match=rf"larger than the {bundle.size} bytes"):
             index.pull(bundle.card.name)
+        server.shutdown()
+    assert list(zoo.iterdir()) == []
+
+
+def test_a_download_that_trickles_is_cut_off(publisher, zoo, bundle, monkeypatch):
+    monkeypatch.setattr(index, "_PATIENCE", 0.5)
+    monkeypatch.setattr(Endless, "part", b" ")
+    monkeypatch.setattr(Endless, "pause", 0.01)
+    monkeypatch.setattr(Endless, "over", threading.Event())
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        point_index(url=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(index.DownloadFailed, match="comes too slowly"):
+            index.pull(bundle.card.name)
+        Endless.over.set()
         server.shutdown()
     assert list(zoo.iterdir()) == []
 

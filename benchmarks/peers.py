@@ -98,6 +98,7 @@ def main(
         "schema": SCHEMA,
         "machine": machine,
         "model": bundle.card.name,
+        "digest": bundle.card.digest,
         "threads": usable_cores(),
         "rounds": rounds,
         "seconds": seconds,

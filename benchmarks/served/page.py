@@ -21,7 +21,7 @@ def markdown(result: dict[str, Any]) -> str:
     header += ["int8 over fp32"] if with_int8 else []
     contexts = [
         [
-            f"{one['size']:,}",
+            f"{one['size']:,}" + ("" if one["in_one_request"] else " (in parts)"),
             f"{median(one['with_context_seconds']) * 1e3:.1f} ms",
             f"{median(one['with_summary_seconds']) * 1e3:.2f} ms",
         ]
@@ -47,8 +47,9 @@ turns that followed each other.
 
 A worker takes {memory:.0f} MB; from start to ready {result["startup_seconds"]:.1f} s.
 
-Made by `python benchmarks/serving.py` at commit {machine["commit"]}, on {machine["processor"]},
-{machine["cores"]} cores, the clients on the same machine.
+Made by `python benchmarks/serving.py` at commit {machine["commit"]}, of model digest
+{result["digest"][:12]}, on {machine["processor"]}, {machine["cores"]} cores, the clients on the
+same machine, load {machine["load_average"]} at the start.
 """
 
 

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+# What a container may use of the processors: "QUOTA PERIOD" in microseconds, or "max PERIOD".
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Cores that this process may run on, and no more than its container's share of them."""
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, _quota()))
+
+
+def _quota() -> int:
+    """Whole cores' worth of time that the control group gives; very many where it sets no limit."""
+    try:
+        quota, period = map(int, _QUOTA.read_text().split())
+        return quota // period
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or no limit in it
+        return 1 << 20

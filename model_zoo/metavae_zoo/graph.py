@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metavae_zoo.cores import usable_cores
 from metavae_zoo.errors import BadBundle, DeviceUnavailable
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _session(path: Path, device: Device, threads: int | None) -> onnxruntime.Inf
         onnxruntime.preload_dlls()
         settings = [(provider, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or usable_cores()
     # Spinning threads win microseconds for one session and starve every neighbour.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3

@@ -247,7 +247,7 @@ def _download(http: httpx.Client, url: str, target: Path, limit: int, bar: tqdm)
                     )
                 file.write(chunk)
                 bar.update(len(chunk))
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DownloadFailed(
             f"cannot download {url} ({type(error).__name__}: {error})",
             hint="Check the network, then try again",

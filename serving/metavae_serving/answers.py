@@ -3,7 +3,7 @@
 POST /v2/models/{name}/infer          the Open Inference Protocol, JSON or binary, see `wire`
 POST /predictions/{name}              the same
 GET  /predictions/{name}/1.0/card     the model's card, as JSON
-GET  /predictions/{name}/1.0/limits   how many images a request may hold
+GET  /predictions/{name}/1.0/limits   how many images a request may hold, and bytes its JSON
 GET  /predictions/{name}/1.0/openapi  all of this as an OpenAPI document
 """
 
@@ -34,6 +34,7 @@ from metavae_serving.tracing import Tracer
 from metavae_serving.wire import (
     JSON_TYPE,
     MAX_IMAGES_HEADER,
+    MAX_JSON_BYTES,
     MAX_REPLY_BYTES,
     REQUEST_ID_HEADER,
     EmbedRequest,
@@ -148,7 +149,8 @@ class Answerer:
             headers[MAX_IMAGES_HEADER] = str(self._max_images)
             body = self._embedder.card.to_json().encode()
         elif path == "limits":  # what the card's header says, for those who get no headers
-            body = json.dumps({"max_images": self._max_images}).encode()
+            limits = {"max_images": self._max_images, "max_json_bytes": MAX_JSON_BYTES}
+            body = json.dumps(limits).encode()
         else:
             body = files("metavae_serving").joinpath("openapi.json").read_bytes()
         exchange.send(HTTPStatus.OK, headers, body)

@@ -24,6 +24,7 @@ from metavae_serving.per_model import Given, PerModel, check_names, value_for
 from metavae_serving.settings import (
     CORES_PER_WORKER,
     LOOPBACK,
+    MOST_BATCH_IMAGES,
     MOST_WORKERS,
     ModelSettings,
     Settings,
@@ -31,7 +32,7 @@ from metavae_serving.settings import (
 )
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, GivenPath, version_option
-from metavae_zoo.places import default_store, token_file
+from metavae_zoo.places import default_store, run_folder, token_file
 
 _SERVER = Settings()
 _MODEL = ModelSettings()
@@ -95,7 +96,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         _per_model(
             "--precision",
             click.Choice(["fp32", "int8"]),
-            "What matrix products are computed in; int8 is faster, on the CPU alone, for models"
+            "What matrix products are computed in; int8 may be faster, on the CPU alone, for models"
             f" whose cards say what it costs in accuracy.  [default: {_MODEL.precision}]",
         ),
         _per_model(
@@ -275,7 +276,19 @@ def _models(bundles: Sequence[Bundle], given: dict[str, Given]) -> dict[str, Mod
             values["device"] = "cpu" if in_int8 else best_device(bundle)
         values.setdefault("workers", default_workers(values["device"]))
         models[name] = replace(_MODEL, **values)
+        _check_batch(name, models[name])
     return models
+
+
+def _check_batch(name: str, model: ModelSettings) -> None:
+    """Raise UsageError for batches that would keep a small request waiting for too long."""
+    images = model.batch_size * model.max_images
+    if images > MOST_BATCH_IMAGES and model.batch_size > 1:
+        raise click.UsageError(
+            f"a batch of {name} may hold {model.batch_size} requests of {model.max_images} images,"
+            f" all of which are answered together: {images} images, {MOST_BATCH_IMAGES} at most."
+            " Lower --batch-size or --max-images"
+        )
 
 
 def _those_given(values: dict[str, Any]) -> dict[str, Any]:
@@ -343,7 +356,7 @@ def _terminable() -> Iterator[None]:
 def _wait_for_end(store: Path) -> None:
     while process.running(store) is not None:
         time.sleep(0.5)
-    raise ServerFailed("the server ended by itself", hint=f"See {store / '.run' / 'logs'}")
+    raise ServerFailed("the server ended by itself", hint=f"See {run_folder(store) / 'logs'}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ LOGGING = "log4j2.xml"
 
 _WRITTEN_BY = "# Written by metavae-serve, which reads the settings in this line again: "
 _MARGIN = 1_000_000  # of a request or reply: its headers, and JSON around the tensors
+_QUEUED = 100  # requests of a model that may wait: with the largest ones 2 GB of the front-end
 _RESPONSE_SECONDS = 300  # a worker that takes longer is killed
 _MAX_PORT = 65_535
 
@@ -53,7 +54,7 @@ def properties(store: Path, settings: Settings) -> str:
         "decode_input_request": "false",
         "max_request_size": MAX_REQUEST_BYTES,
         "max_response_size": MAX_REPLY_BYTES + _MARGIN,
-        "job_queue_size": 256,
+        "job_queue_size": _QUEUED,
         "default_response_timeout": _RESPONSE_SECONDS,
         "number_of_gpu": 64 if on_gpu else 0,  # at most, of those there are
         "disable_system_metrics": "true",

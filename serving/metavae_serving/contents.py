@@ -27,6 +27,9 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _MAX_BYTES = 2_000_000_000  # of one archive
 _MAX_MANIFEST = 100_000  # bytes
 _MAX_MEMBERS = 100
+_MAX_DIRECTORY = 100_000  # bytes
+_END = struct.Struct("<4s4H2IH")
+_END_MAGIC = b"PK\x05\x06"
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
 
@@ -62,16 +65,32 @@ def _check_archive(path: Path) -> None:
         raise ValueError("it is no file")
     if size > _MAX_BYTES:
         raise ValueError(f"it has {size} bytes, at most {_MAX_BYTES} are read")
+    _check_directory(path, size)
     with path.open("rb") as file, zipfile.ZipFile(file) as packed:
         members = packed.infolist()
-        if len(members) > _MAX_MEMBERS:
-            raise ValueError(f"it has {len(members)} members, at most {_MAX_MEMBERS} are read")
         if len({one.filename for one in members}) < len(members):
             raise ValueError("it has two members of one name")
         for one in members:
             _check_member(one)
         _check_layout(file, members, packed.start_dir)
         _check_manifest(packed, path.stem)
+
+
+def _check_directory(path: Path, size: int) -> None:
+    """Raise ValueError for a directory that is larger than ours, before it is read into memory."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END.size))
+        end = file.read()
+    if len(end) < _END.size:
+        raise ValueError("it is no zip file")
+    magic, _, _, here, members, length, _, comment = _END.unpack(end)
+    if magic != _END_MAGIC or here != members or comment:
+        raise ValueError("it does not end as a zip file without a comment")
+    if members > _MAX_MEMBERS or length > _MAX_DIRECTORY:
+        raise ValueError(
+            f"its directory has {members} members in {length} bytes, at most {_MAX_MEMBERS} in"
+            f" {_MAX_DIRECTORY} are read"
+        )
 
 
 def _check_member(one: zipfile.ZipInfo) -> None:

@@ -26,6 +26,7 @@ from metavae_serving.java import java_home
 from metavae_serving.management import UNANSWERED, Worker, list_workers
 from metavae_serving.process import (
     forget,
+    make_private,
     refuse_if_running,
     running,
     stop_group,
@@ -163,7 +164,7 @@ def _launch(store: Path) -> subprocess.Popen[bytes]:
     logs = folder / "logs"
     try:
         for private in (folder, temporary, logs):
-            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(private)
         token_file(store).unlink(missing_ok=True)
         drain.reopen(folder)
         output = (folder / _OUTPUT).open("wb")

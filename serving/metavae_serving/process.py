@@ -6,9 +6,11 @@ behind. TorchServe notes the Java process in a pid file in its temporary folder.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
+import stat
 import tempfile
 import time
 from contextlib import suppress
@@ -38,6 +40,18 @@ def temporary_folder(store: Path) -> Path:
         return inside
     name = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"metavae-{os.getuid()}-{name}"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, or one that is there, the user's alone; raises OSError where it is not theirs.
+
+    In the system's temporary folder anybody may have made it before.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, f"{folder} is a link, or another user's")
+    folder.chmod(0o700)
 
 
 def running(store: Path) -> psutil.Process | None:

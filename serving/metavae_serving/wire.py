@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ from metavae_zoo.errors import MetavaeError
 from metavae_zoo.summary import Summary
 
 # The server's limits, for one request and its reply. Larger work is split, which changes no bit.
-MAX_REQUEST_BYTES = 64_000_000
+MAX_REQUEST_BYTES = 20_000_000
+MAX_JSON_BYTES = 8_000_000  # of a request: as Python's numbers it takes 25 times that
 MAX_REPLY_BYTES = 64_000_000
 MAX_IMAGES = 4096  # by default; the card's reply says how many the server takes
 MAX_IMAGES_HEADER = "Metavae-Max-Images"
@@ -138,6 +140,13 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
             hint=f"With curl give -H 'Content-Type: {JSON_TYPE}' (or {BINARY_TYPE} for binary"
             " tensors)",
         )
+    if (length := len(body) if header_length is None else header_length) > MAX_JSON_BYTES:
+        raise BadRequest(
+            f"the JSON part has {length} bytes, at most {MAX_JSON_BYTES} are read",
+            hint="Send images as binary tensors (`binary_data_size`), or fewer at a time",
+            field=HEADER_LENGTH,
+            status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        )
     request, binary = split_body(body, header_length)
     arrays: dict[str, NDArray] = {}
     for name, array in read_tensors(request.get("inputs"), binary, field="inputs"):
@@ -229,6 +238,13 @@ def _check_combination(arrays: dict[str, NDArray]) -> None:
                 f"summary has shape {list(summary.shape)} and count {list(count.shape)}, expected"
                 " [S] and [1], or [B, S] and [B]",
                 hint="Send one summary and its count, or one of both per query",
+                field="summary",
+            )
+        if summary.ndim == 2 and arrays["queries"].shape[:1] != (rows,):
+            raise BadRequest(
+                f"{rows} summaries came for queries of shape {list(arrays['queries'].shape)},"
+                " expected one, or one per query",
+                hint="Send one summary of shape [S] for all queries, or as many as queries",
                 field="summary",
             )
 

@@ -1,4 +1,4 @@
-"""The real server, told to gather requests: many clients at once, each with its own context."""
+"""The real server, told to gather requests: many clients, own contexts, two workers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from metavae_serving import launch
 from metavae_serving.settings import ModelSettings
 from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
 from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.places import run_folder
 
 CLIENTS = 24
 
@@ -38,11 +39,15 @@ def test_clients_of_one_batch_get_their_own_answers_bit_for_bit(serve, bundle, r
         return rng.integers(0, 256, (count, *shape), np.uint8)
 
     asked = [(images(1 + client % 5), images(1 + client % 7)) for client in range(CLIENTS)]
-    bodies = [encode_request(queries=queries, context=context) for queries, context in asked]
+    asked[1] = (images(256), images(100))
+    bodies = [
+        encode_request(queries=queries, context=context, binary=client % 3 > 0)
+        for client, (queries, context) in enumerate(asked)
+    ]
     for client in range(0, CLIENTS, 6):
         bodies[client] = (bodies[client][0][:-1], bodies[client][1])  # one byte short
 
-    settings = ModelSettings(batch_size=8, max_batch_delay=100)
+    settings = ModelSettings(workers=2, batch_size=8, max_batch_delay=100)
     with serve([bundle], **{name: settings}) as server:
         with httpx.Client(base_url=server.url, headers=server.headers(), timeout=60) as http:
 
@@ -54,14 +59,19 @@ def test_clients_of_one_batch_get_their_own_answers_bit_for_bit(serve, bundle, r
                 answers = list(clients.map(post, bodies))
         launch.ready(server.store)
         gathered = batches(server, until)
+        log = run_folder(server.store) / "logs" / "model_log.log"
+        until(lambda: log.read_text().count("operation=embed") == CLIENTS * 5 // 6)
+        answered_by = set(re.findall(r" (W-\d+)-.* operation=embed ", log.read_text()))
     assert gathered < CLIENTS, "some were answered together"
+    assert len(answered_by) == 2
 
     for client, ((queries, context), answer) in enumerate(zip(asked, answers, strict=True)):
         if client % 6 == 0:
             assert answer.status_code == 400
             assert answer.json()["error"]["code"] == "bad_request"
             continue
-        reply = decode_reply(answer.content, int(answer.headers[HEADER_LENGTH]))
+        length = answer.headers.get(HEADER_LENGTH)
+        reply = decode_reply(answer.content, int(length) if length else None)
         expected = embedder.embed(queries, embedder.summarize(context))
         assert_array_equal(reply.outputs["embedding"], expected.mean, strict=True)
         assert_array_equal(reply.outputs["log_variance"], expected.log_variance, strict=True)

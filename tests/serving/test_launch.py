@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from metavae_serving.cli import main
 from metavae_serving.configuration import CONFIGURATION
 from metavae_serving.errors import BadStore, JavaMissing, ServerFailed
 from metavae_serving.java import java_home
+from metavae_serving.process import make_private
 from metavae_serving.settings import Settings
 from metavae_zoo.places import run_folder, token_file
 
@@ -286,6 +288,16 @@ def test_a_store_of_an_earlier_version_is_served(store, bundle):
 def test_a_folder_that_is_no_store_is_not_started(tmp_path):
     with pytest.raises(BadStore, match="metavae-serve pack"):
         launch.start(tmp_path)
+
+
+def test_a_folder_that_another_may_have_made_is_made_the_users_own_or_refused(tmp_path):
+    open_to_all, link = tmp_path / "open", tmp_path / "link"
+    open_to_all.mkdir(mode=0o777)
+    make_private(open_to_all)
+    assert stat.S_IMODE(open_to_all.stat().st_mode) == 0o700
+    link.symlink_to(open_to_all)
+    with pytest.raises(PermissionError, match="is a link"):
+        make_private(link)
 
 
 def test_a_store_too_deep_for_a_socket_gets_a_short_temporary_folder(tmp_path):

@@ -197,7 +197,7 @@ def refusal(answer: httpx.Response) -> tuple[int, str]:
     error = answer.json()["error"]
     assert set(error) == {"code", "message", "field", "hint", "status", "request_id"}
     assert error["status"] == answer.status_code
-    assert error["request_id"] == answer.headers["X-Request-Id"]
+    assert error["request_id"] == answer.headers["Metavae-Request-Id"]
     assert answer.headers["Content-Type"] == "application/json"
     return answer.status_code, error["code"]
 
@@ -223,10 +223,12 @@ def test_only_our_routes_are_there_and_each_by_its_own_method(web, bundle):
 
 
 def test_a_body_above_the_limit_is_413_and_one_at_it_is_read(web, bundle):
-    path, kind = f"/predictions/{bundle.card.name}", {"Content-Type": "application/json"}
+    path = f"/predictions/{bundle.card.name}"
+    kind = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "2"}
     answer = web.post(path, content=bytes(MAX_REQUEST_BYTES + 1), headers=kind)
     assert refusal(answer) == (413, "too_large")
-    answer = web.post(path, content=bytes(MAX_REQUEST_BYTES), headers=kind)
+    at_it = b"{}" + bytes(MAX_REQUEST_BYTES - 2)
+    answer = web.post(path, content=at_it, headers=kind)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "bad_request"
 
@@ -235,7 +237,26 @@ def test_a_refusal_names_the_request_and_repeats_nothing_that_is_no_id(web):
     for given, repeated in (("mine-1", True), ('"}', False), ("x" * 129, False)):
         answer = web.get("/models", headers={"X-Request-Id": given})
         assert refusal(answer) == (404, "not_found")
-        assert (answer.headers["X-Request-Id"] == given) is repeated
+        assert (answer.headers["Metavae-Request-Id"] == given) is repeated
+
+
+def test_what_is_no_request_is_refused_as_any_other(port, trusted):
+    def answered(head: str) -> httpx.Response:
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as plain,
+            trusted.wrap_socket(plain, server_hostname="localhost") as wrapped,
+        ):
+            wrapped.sendall(f"{head}\r\n\r\n".encode())
+            with wrapped.makefile("rb") as stream:
+                status = int(stream.readline().split()[1])
+                lines = iter(stream.readline, b"\r\n")
+                headers = dict(line.decode().strip().split(": ", 1) for line in lines)
+                return httpx.Response(status, headers=headers, content=stream.read())
+
+    host = "Host: localhost\r\nConnection: close"
+    assert refusal(answered(f"GET /% HTTP/1.1\r\n{host}")) == (400, "refused")
+    assert refusal(answered(f"GET /{'a' * 10_000} HTTP/1.1\r\n{host}")) == (414, "refused")
+    assert refusal(answered(f"GET /ping HTTP/1.1\r\n{host}\r\nA: {'a' * 10_000}"))[1] == "refused"
 
 
 def test_a_server_that_is_not_there_is_one_clear_error(proxy, trusted, settings):

@@ -240,6 +240,19 @@ def test_refusing_a_huge_shape_allocates_nothing():
         tracemalloc.stop()
 
 
+def test_more_json_than_is_read_is_refused_before_it_is_read(monkeypatch):
+    body = b'{"inputs": [' + b"[]," * 3_000_000 + b"[]]}"
+    tracemalloc.start()
+    try:
+        for given, length in ((body, None), (body + b"tensors", len(body))):
+            with pytest.raises(BadRequest, match="at most 8000000 are read") as refusal:
+                decode_request(given, length)
+            assert refusal.value.status == 413
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000  # a body of 9 MB, made twice
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("inputs", "fragment"),
     [
@@ -249,6 +262,8 @@ def test_refusing_a_huge_shape_allocates_nothing():
         ({"summary": (4,), "count": (1,)}, "neither"),
         ({"queries": (1, 2, 2), "summary": (2, 4), "count": (1,)}, "count"),
         ({"queries": (1, 2, 2), "summary": (1, 1, 4), "count": (1,)}, "count"),
+        ({"queries": (1, 2, 2), "summary": (2, 4), "count": (2,)}, "2 summaries"),
+        ({"queries": (1, 2, 2), "summary": (900, 0), "count": (900,)}, "900 summaries"),
         ({"queries": (1, 2, 2), "summary": (4,), "count": (1, 1)}, "count"),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import ipaddress
 import logging
 import os
 import random
@@ -16,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from metavae_client.address import is_local, parse_url
 from metavae_client.errors import (
     BadReply,
     GaveUp,
@@ -24,6 +23,7 @@ from metavae_client.errors import (
     ServerUnreachable,
     Unauthorized,
 )
+from metavae_client.headers import retry_after
 from metavae_client.tokens import Key, Tokens
 
 logger = logging.getLogger(__name__)
@@ -45,29 +45,6 @@ class Patience:
 
     timeout: float = 30.0
     give_up_after: float = 60.0
-
-
-def parse_url(url: str) -> httpx.URL:
-    """Return a server's base URL, or raise ServerUnreachable for what is none."""
-    try:
-        parsed = httpx.URL(url.rstrip("/"))
-    except httpx.InvalidURL:
-        parsed = httpx.URL()
-    if parsed.scheme not in ("http", "https", "grpc") or not parsed.host:
-        raise ServerUnreachable(
-            f"{url!r} is not the URL of a server",
-            hint="Give one like http://127.0.0.1:8080 (METAVAE_URL), or grpc://127.0.0.1:8083",
-            field="url",
-        )
-    return parsed
-
-
-def is_local(url: httpx.URL) -> bool:
-    """Whether the URL is of this machine, by the loopback interface."""
-    try:
-        return ipaddress.ip_address(url.host).is_loopback
-    except ValueError:
-        return url.host == "localhost"
 
 
 class Connection:
@@ -283,17 +260,7 @@ def _delay(tries: int, response: httpx.Response | None) -> float:
     """Seconds to the next try: exponential with full jitter, and at least Retry-After."""
     ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(tries - 1, 10))
     jitter = random.uniform(0, ceiling)  # noqa: S311
-    return max(jitter, _retry_after(response) if response is not None else 0.0)
-
-
-def _retry_after(response: httpx.Response) -> float:
-    text = response.headers.get("Retry-After", "")
-    if text.isdigit():
-        return float(text)
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    except ValueError:
-        return 0.0
+    return max(jitter, retry_after(response.headers) if response is not None else 0.0)
 
 
 def _is_unauthorized(response: httpx.Response) -> bool:

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from metavae_client.connection import Connection, Patience, is_local, parse_url
+from metavae_client.address import is_local, management_url, parse_url
+from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, ModelNotServed
-from metavae_client.served import management_url, names_if_they_can_be_had, served_names
+from metavae_client.headers import whole_number
+from metavae_client.served import names_if_they_can_be_had, served_names
 from metavae_client.tokens import Tokens
 from metavae_serving.wire import (
     HEADER_LENGTH,
@@ -199,9 +201,8 @@ class RemoteEmbedder:
             body=body,
             headers=headers,
         )
-        length = response.headers.get(HEADER_LENGTH, "")
         try:
-            reply = decode_reply(response.content, int(length) if length.isdigit() else None)
+            reply = decode_reply(response.content, whole_number(response.headers, HEADER_LENGTH))
         except BadRequest as error:
             raise self._bad_reply(f"sent what cannot be read: {error.message}") from error
         if reply.model != self.card.digest:
@@ -236,8 +237,8 @@ class RemoteEmbedder:
         except ModelNotServed as error:
             served = names_if_they_can_be_had(self._connection.url, self._tokens)
             raise ModelNotServed(self.model, self._connection.url, served) from error
-        taken = response.headers.get(MAX_IMAGES_HEADER, "")
-        self._taken_images = int(taken) if taken.isdigit() and len(taken) < 10 else MAX_IMAGES
+        taken = whole_number(response.headers, MAX_IMAGES_HEADER)
+        self._taken_images = MAX_IMAGES if taken is None else taken
         try:
             return ModelCard.from_json(response.content, source=f"{self._connection.url}{path}")
         except BadBundle as error:

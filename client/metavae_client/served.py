@@ -6,25 +6,13 @@ from pathlib import Path
 
 import httpx
 
-from metavae_client.connection import Connection, Patience, is_local, parse_url
-from metavae_client.errors import BadReply, ModelNotNamed, ServerUnreachable, Unauthorized
+from metavae_client.address import is_local, management_url, parse_url
+from metavae_client.connection import Connection, Patience
+from metavae_client.errors import BadReply, ModelNotNamed, Unauthorized
 from metavae_client.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
 
 _NAME_IT = "Name the model: --model NAME, or METAVAE_MODEL"
-
-
-def management_url(url: str) -> str:
-    """Where `metavae-serve` puts the management API of an inference URL: the next port."""
-    parsed = parse_url(url)
-    if parsed.scheme == "grpc":
-        raise ServerUnreachable(
-            f"{url} is an address of gRPC, which does not tell what is served",
-            hint="Name the model, or give the management API of HTTP as --management-url",
-            field="url",
-        )
-    port = parsed.port or (443 if parsed.scheme == "https" else 80)
-    return str(parsed.copy_with(port=port + 1))
 
 
 def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> list[str]:

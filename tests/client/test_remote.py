@@ -28,6 +28,7 @@ from metavae_client.errors import (
 from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.tokens import Tokens
 from metavae_serving import launch
+from metavae_serving.wire import HEADER_LENGTH
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embeddings
 from metavae_zoo.errors import BadImages, BadSummary
@@ -221,6 +222,29 @@ def test_retry_after_is_honoured(fake, faked, images, clock):
     fake.trouble = lambda request, before: (503, {"Retry-After": "9"}, b"") if before == 0 else None
     faked.summarize(images[:5])
     assert clock.waits == [9]
+
+
+@pytest.mark.parametrize("text", ["\xb2", "9" * 5000, "-9", "soon", ""])
+def test_a_retry_after_that_is_no_number_is_one_that_did_not_come(
+    fake, faked, local, images, clock, text
+):
+    fake.trouble = lambda request, before: (
+        (503, {"Retry-After": text}, b"") if before == 0 else None
+    )
+    assert faked.summarize(images[:5]) == local.summarize(images[:5])
+    assert len(clock.waits) == 1
+    assert clock.waits[0] < 1
+
+
+@pytest.mark.parametrize("text", ["\xb2", "9" * 5000, "-9", "x", ""])
+def test_a_length_of_the_reply_that_is_no_number_is_told(fake, faked, images, text):
+    def lie(request, before):
+        body, headers = fake.answer(request)
+        return 200, headers | {HEADER_LENGTH: text}, body
+
+    fake.trouble = lie
+    with pytest.raises(BadReply, match="cannot be read"):
+        faked.summarize(images[:5])
 
 
 @pytest.mark.parametrize("trouble", [BUSY, RESET], ids=["503", "reset"])

@@ -1,0 +1,45 @@
+"""Where a server is: its URL, whether that is of this machine, and its management API."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import httpx
+
+from metavae_client.errors import ServerUnreachable
+
+
+def parse_url(url: str) -> httpx.URL:
+    """Return a server's base URL, or raise ServerUnreachable for what is none."""
+    try:
+        parsed = httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https", "grpc") or not parsed.host:
+        raise ServerUnreachable(
+            f"{url!r} is not the URL of a server",
+            hint="Give one like http://127.0.0.1:8080 (METAVAE_URL), or grpc://127.0.0.1:8083",
+            field="url",
+        )
+    return parsed
+
+
+def is_local(url: httpx.URL) -> bool:
+    """Whether the URL is of this machine, by the loopback interface."""
+    try:
+        return ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return url.host == "localhost"
+
+
+def management_url(url: str) -> str:
+    """Where `metavae-serve` puts the management API of an inference URL: the next port."""
+    parsed = parse_url(url)
+    if parsed.scheme == "grpc":
+        raise ServerUnreachable(
+            f"{url} is an address of gRPC, which does not tell what is served",
+            hint="Name the model, or give the management API of HTTP as --management-url",
+            field="url",
+        )
+    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    return str(parsed.copy_with(port=port + 1))

@@ -205,6 +205,21 @@ def test_every_request_is_tried_again_until_it_succeeds(fake, faked, local, imag
     assert len(fake.requests) > 4
 
 
+def test_a_reply_that_is_cut_in_its_middle_is_asked_for_again(fake, faked, local, images):
+    summary = local.summarize(images[:20])
+
+    def cut(request, before):
+        if before > 0:
+            return None
+        body, headers = fake.answer(request)
+        headers |= {"Content-Length": str(len(body)), "Connection": "close"}
+        return 200, headers, body[: len(body) // 2]
+
+    fake.trouble = cut
+    assert same(faked.embed(images[:5], summary), local.embed(images[:5], summary))
+    assert len(fake.requests) == 2
+
+
 def test_a_killed_worker_loses_no_request(server, remote, local, images):
     summary = remote.summarize(images[:50])
     worker = launch.workers(server.store)[0]

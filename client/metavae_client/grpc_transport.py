@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -59,31 +60,38 @@ class GrpcTransport(httpx.BaseTransport):
         self._channel.close()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """One call, or two for a card: its reply has no headers, which would tell the limits."""
+        """One call, or two for a card: its reply has no headers, which would tell the limits.
+
+        Both end within the read timeout of the request, in seconds.
+        """
+        deadline = time.monotonic() + request.extensions["timeout"]["read"]
         path = request.url.raw_path.decode()
         if found := _INFER.fullmatch(path):
-            return self._call(request, found[1], body=request.read())
+            return self._call(request, deadline, found[1], body=request.read())
         if not (found := _RESOURCE.fullmatch(path)):
-            return _response(HTTPStatus.NOT_FOUND)
-        response = self._call(request, found[1], url_path=found[2].encode())
+            return _another_api()
+        response = self._call(request, deadline, found[1], url_path=found[2].encode())
         if found[2] == "card" and response.is_success:
-            limits = self._call(request, found[1], url_path=b"limits")
+            limits = self._call(request, deadline, found[1], url_path=b"limits")
             if limits.is_success:
-                response.headers[MAX_IMAGES_HEADER] = str(json.loads(limits.read())["max_images"])
+                most = _whole_number(limits.read(), "max_images")
+                if most is None:
+                    return _another_api()
+                response.headers[MAX_IMAGES_HEADER] = str(most)
         return response
 
-    def _call(self, request: httpx.Request, model: str, **inputs: bytes) -> httpx.Response:
+    def _call(
+        self, request: httpx.Request, deadline: float, model: str, **inputs: bytes
+    ) -> httpx.Response:
         import grpc
 
         headers = httpx.Headers(request.headers)
         token = headers.pop("Authorization", None)  # as metadata: a message may be logged
         fields = {name: text.encode() for name, text in headers.items()}
+        message = self._message(model_name=unquote(model), input=fields | inputs)
+        metadata = (("authorization", token),) if token else ()
         try:
-            found = self._predict(
-                self._message(model_name=unquote(model), input=fields | inputs),
-                timeout=request.extensions["timeout"]["read"],
-                metadata=(("authorization", token),) if token else (),
-            )
+            found = self._predict(message, timeout=deadline - time.monotonic(), metadata=metadata)
         except grpc.RpcError as error:
             return _failure(error, request)
         except ValueError as error:  # grpc's word for a channel that another thread has closed
@@ -93,9 +101,21 @@ class GrpcTransport(httpx.BaseTransport):
 
 def _success(content: bytes) -> httpx.Response:
     """A reply; an error of ours is one too, and says of which status."""
-    if content.startswith(b'{"error"'):
-        return _response(json.loads(content)["error"]["status"], content)
-    return _response(HTTPStatus.OK, content, {HEADER_LENGTH: str(json_length(content))})
+    if not content.startswith(b'{"error"'):
+        return _response(HTTPStatus.OK, content, {HEADER_LENGTH: str(json_length(content))})
+    status = _whole_number(content, "error", "status")
+    return _another_api() if status is None else _response(status, content)
+
+
+def _whole_number(content: bytes, *names: str) -> int | None:
+    """The whole number of this name, or path of names, in a JSON object; None if there is none."""
+    try:
+        found = json.loads(content)
+        for name in names:
+            found = found[name]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _failure(error: grpc.RpcError, asked: httpx.Request) -> httpx.Response:
@@ -115,10 +135,15 @@ def _failure(error: grpc.RpcError, asked: httpx.Request) -> httpx.Response:
     elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message above its limit
         return _response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     elif code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT):
-        return _response(HTTPStatus.NOT_FOUND)  # another API than this
+        return _another_api()
     message = details.splitlines()[0] if details else ""
     fault = {"code": int(status), "type": kind, "message": message}
     return _response(status, json.dumps(fault).encode())
+
+
+def _another_api() -> httpx.Response:
+    """The reply of what is no metavae server."""
+    return _response(HTTPStatus.NOT_FOUND)
 
 
 def _response(

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from metavae_client.errors import ModelNotServed, RequestRefused, ServerUnreachable, Unauthorized
+from metavae_client import grpc_transport
+from metavae_client.errors import (
+    BadReply,
+    GaveUp,
+    ModelNotServed,
+    RequestRefused,
+    ServerUnreachable,
+    Unauthorized,
+)
 from metavae_client.remote import RemoteEmbedder
 from metavae_client.served import only_name
 from metavae_serving.settings import ModelSettings
@@ -87,6 +97,81 @@ def test_nothing_that_listens_is_one_clear_error(settings, bundle):
         pytest.raises(ServerUnreachable, match="no server answers"),
     ):
         _ = remote.card
+
+
+class Answers:
+    """A channel's `Predictions` call that answers as told; each takes a second of its clock."""
+
+    def __init__(self, card: bytes = b"", limits: bytes = b"", infer: bytes = b"") -> None:
+        self.replies = {b"card": card, b"limits": limits, b"": infer}
+        self.timeouts: list[float] = []
+
+    def monotonic(self) -> float:
+        return float(len(self.timeouts))
+
+    def __call__(self, request, *, timeout: float, metadata: object) -> SimpleNamespace:
+        self.timeouts.append(timeout)
+        return SimpleNamespace(prediction=self.replies[bytes(request.input["url_path"])])
+
+
+@pytest.fixture
+def answering(bundle, monkeypatch) -> Iterator[Callable[[Answers], RemoteEmbedder]]:
+    """Makes embedders over a channel that answers as told."""
+    made = []
+
+    def make(answers: Answers) -> RemoteEmbedder:
+        remote = RemoteEmbedder("grpc://127.0.0.1:1", bundle.card.name, give_up_after=5)
+        made.append(remote)
+        monkeypatch.setattr(remote._connection._http._transport, "_predict", answers)
+        return remote
+
+    yield make
+    for remote in made:
+        remote.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b'{"error": "x"}',
+        b'{"error"',
+        b'{"error": {"code": "bad_images", "message": "no"}}',
+        b'{"error": {"status": "400"}}',
+        b'{"error": {"status": 1e999}}',
+        b'{"error": ' + b"[" * 200_000,
+        b'{"error": {"status": 200}}',
+        b"",
+        b"\xff",
+    ],
+)
+def test_a_reply_of_no_metavae_server_is_a_bad_reply(answering, bundle, images, reply):
+    card = bundle.card.to_json().encode()
+    with pytest.raises(BadReply):
+        _ = answering(Answers(card=reply, limits=b'{"max_images": 9}')).card
+    remote = answering(Answers(card=card, limits=b'{"max_images": 9}', infer=reply))
+    with pytest.raises(BadReply):
+        remote.summarize(images[:2])
+
+
+@pytest.mark.parametrize("limits", [b"{}", b"[]", b"7", b'{"max_images": null}', b"{", b"\xff"])
+def test_limits_that_say_nothing_are_a_bad_reply(answering, bundle, limits):
+    with pytest.raises(BadReply, match="not the API of a metavae server"):
+        _ = answering(Answers(card=bundle.card.to_json().encode(), limits=limits)).card
+
+
+def test_both_calls_for_a_card_share_one_deadline(answering, bundle, monkeypatch):
+    answers = Answers(card=bundle.card.to_json().encode(), limits=b'{"max_images": 9}')
+    monkeypatch.setattr(grpc_transport, "time", answers)
+    assert answering(answers).card == bundle.card
+    first, second = answers.timeouts
+    assert second == first - 1
+
+
+def test_a_request_over_a_channel_that_was_closed_is_given_up(server, url, bundle, images):
+    with RemoteEmbedder(url, bundle.card.name, token_file=server.token_file) as remote:
+        remote.summarize(images[:2])
+    with pytest.raises(GaveUp, match="closed here"):
+        remote.summarize(images[:2])
 
 
 def test_without_grpcio_it_says_what_to_install(monkeypatch):

@@ -55,7 +55,7 @@ def seeds() -> Iterator[bytes]:
     outputs = {"embedding": np.zeros((2, 3), np.float32), "summary": np.zeros(3)}
     for binary in (False, True):
         for request in (
-            encode_request(queries=images, context=images, binary=binary, request_id="7"),
+            encode_request(queries=images, context=images, binary=binary),
             encode_request(queries=images / np.float32(255), summary=summary, binary=binary),
             encode_request(queries=images, summary=[summary, summary], binary=binary),
         ):

@@ -8,6 +8,7 @@ import random
 import ssl
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from metavae_client.errors import (
     ServerUnreachable,
     Unauthorized,
 )
-from metavae_client.headers import retry_after
+from metavae_client.headers import REQUEST_ID, request_id, retry_after
 from metavae_client.tokens import Key, Tokens
 
 logger = logging.getLogger(__name__)
@@ -84,17 +85,18 @@ class Connection:
     ) -> httpx.Response:
         """Return the successful (2xx) reply.
 
-        Raises ServerUnreachable, Unauthorized, ModelNotServed (for `model`), RequestRefused,
-        GaveUp or BadReply.
+        All its tries have one new id as X-Request-Id. Raises ServerUnreachable, Unauthorized or
+        ModelNotServed (for `model`); RequestRefused, GaveUp or BadReply, which tell the id.
         """
         started, tries = time.monotonic(), 0
+        identity = uuid.uuid4().hex
         refused: set[str | None] = set()
         while True:
             tries, token = tries + 1, self._token
-            authorized = {**(headers or {}), **_authorization(token)}
+            sent = {**(headers or {}), REQUEST_ID: identity, **_authorization(token)}
             now = time.monotonic()
             deadline = min(now + self._patience.timeout, started + self._patience.give_up_after)
-            response, trouble = self._try(method, path, body, authorized, deadline)
+            response, trouble = self._try(method, path, body, sent, deadline)
             if response is not None and _is_unauthorized(response):
                 refused.add(token)
                 other = self._tokens.read(self._key, refused)
@@ -106,10 +108,13 @@ class Connection:
                 return self._checked(response, model)
             elapsed = time.monotonic() - started
             delay = _delay(tries, response)
-            gave_up = GaveUp(self.url, tries=tries, seconds=elapsed, last=trouble)
+            gave_up = GaveUp(
+                self.url, tries=tries, seconds=elapsed, last=trouble, request_id=identity
+            )
             if elapsed + delay >= self._patience.give_up_after or self._closed.is_set():
                 raise gave_up
-            logger.info("%s: %s; trying again in %.1f s", self.url, trouble, delay)
+            again = "%s: %s; trying again in %.1f s (request=%s)"
+            logger.info(again, self.url, trouble, delay, identity)
             if self._wait(delay):
                 raise gave_up
 
@@ -200,6 +205,7 @@ class Connection:
                 code=str(fault.get("code", "refused")),
                 hint=str(fault.get("hint", "")),
                 field=str(fault.get("field", "")),
+                request_id=request_id(response),
             )
         if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             raise RequestRefused(
@@ -208,12 +214,14 @@ class Connection:
                 status=response.status_code,
                 code="too_large",
                 hint="Make requests smaller with max_request_bytes",
+                request_id=request_id(response),
             )
         raise BadReply(
             f"what answers at {self.url} is not the API of a metavae server (HTTP"
             f" {response.status_code} at {response.request.url.path})",
             hint="Check --url; the default port of the inference API is 8080",
             field="url",
+            request_id=request_id(response),
         )
 
     def _unauthorized(self, token: str | None) -> Unauthorized:
@@ -274,7 +282,7 @@ def _fault(response: httpx.Response) -> dict[str, Any]:
     """What the body says is wrong: our own error, or TorchServe's; empty if neither."""
     try:
         content = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):
         return {}

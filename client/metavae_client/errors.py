@@ -5,9 +5,10 @@ MetavaeError (metavae_zoo.errors)
 ├── Unauthorized        a token that is missing, wrong or expired
 ├── ModelNotServed      the server has no model of that name
 ├── ModelNotNamed       several models are served, and none was named
-├── RequestRefused      a 4xx with the server's own code, message, field and hint
-├── GaveUp              the server kept failing, for a stated number of tries and seconds
-├── BadReply            an answer that no metavae server gives, or of another model than before
+├── RequestFailed       a request that ended badly, by the id that the server's log has it under
+│   ├── RequestRefused  a 4xx with the server's own code, message, field and hint
+│   ├── GaveUp          the server kept failing, for a stated number of tries and seconds
+│   └── BadReply        an answer that no metavae server gives, or of another model than before
 ├── BadFile             an input that cannot be read, or an output that cannot be written
 ├── BadSettings         a probe whose settings the data, or the model, cannot give
 └── SeenValues          a probe of values that the model may have been trained on
@@ -54,33 +55,62 @@ class ModelNotNamed(MetavaeError):
     code = "model_not_named"
 
 
-class RequestRefused(MetavaeError):
+class RequestFailed(MetavaeError):
+    """A request that ended badly; `request_id` is what it was sent as in X-Request-Id, if known.
+
+    It ends the message as it stands in the server's `model_log.log`.
+    """
+
+    code = "request_failed"
+
+    def __init__(
+        self, message: str, *, hint: str = "", field: str = "", request_id: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, field=field)
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return f"{said} (request={self.request_id})" if self.request_id else said
+
+
+class RequestRefused(RequestFailed):
     """The server found fault with a request; code, message, field and hint are its own."""
 
     def __init__(
-        self, message: str, *, status: int, code: str = "refused", hint: str = "", field: str = ""
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "refused",
+        hint: str = "",
+        field: str = "",
+        request_id: str = "",
     ) -> None:
-        super().__init__(message, hint=hint, field=field)
+        super().__init__(message, hint=hint, field=field, request_id=request_id)
         self.status = status
         self.code = code
 
 
-class GaveUp(MetavaeError):
+class GaveUp(RequestFailed):
     """The server kept failing: overloaded, restarting, or broken."""
 
     code = "gave_up"
 
-    def __init__(self, url: str, *, tries: int, seconds: float, last: str) -> None:
+    def __init__(
+        self, url: str, *, tries: int, seconds: float, last: str, request_id: str = ""
+    ) -> None:
         super().__init__(
             f"gave up on {url} after {tries} tries in {seconds:.0f} s; the last one ended with"
             f" {last}",
             hint="See the server's log; ask for less at once with a lower concurrency",
+            request_id=request_id,
         )
         self.tries = tries
         self.seconds = seconds
 
 
-class BadReply(MetavaeError):
+class BadReply(RequestFailed):
     """What answered is no metavae server, or its model is no longer the one it was."""
 
     code = "bad_reply"

@@ -1,4 +1,4 @@
-"""What the headers of a reply say, which may be anything."""
+"""Headers: the id that a request is sent with, and what those of a reply say, if anything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import time
 
 import httpx
 
+REQUEST_ID = "X-Request-Id"
+
 _MOST_DIGITS = 18
+
+
+def request_id(response: httpx.Response) -> str:
+    """The id that the request was sent with which this replies to; empty if none."""
+    return response.request.headers.get(REQUEST_ID, "")
 
 
 def whole_number(headers: httpx.Headers, name: str) -> int | None:

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from metavae_client.address import is_local, management_url, parse_url
 from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, ModelNotServed
-from metavae_client.headers import whole_number
+from metavae_client.headers import request_id, whole_number
 from metavae_client.served import names_if_they_can_be_had, served_names
 from metavae_client.tokens import Tokens
 from metavae_serving.wire import (
@@ -175,7 +176,8 @@ class RemoteEmbedder:
         total = self._output(outputs, "summary", (self.card.feature_dim,), np.float64)
         count = self._output(outputs, "count", (1,), np.int64)
         if count[0] != len(context):
-            raise self._bad_reply(f"counted {count[0]} of {len(context)} context images")
+            problem = f"counted {count[0]} of {len(context)} context images"
+            raise self._bad_reply(problem, outputs.request_id)
         return Summary(total, len(context), self.card.digest)
 
     def _embed(self, queries: Images, summary: Summary | Sequence[Summary] | None) -> Embeddings:
@@ -192,7 +194,7 @@ class RemoteEmbedder:
         queries: Images | None = None,
         context: Images | None = None,
         summary: Summary | Sequence[Summary] | None = None,
-    ) -> dict[str, NDArray]:
+    ) -> _Outputs:
         body, headers = encode_request(queries=queries, context=context, summary=summary)
         response = self._connection.send(
             "POST",
@@ -204,30 +206,31 @@ class RemoteEmbedder:
         try:
             reply = decode_reply(response.content, whole_number(response.headers, HEADER_LENGTH))
         except BadRequest as error:
-            raise self._bad_reply(f"sent what cannot be read: {error.message}") from error
+            problem = f"sent what cannot be read: {error.message}"
+            raise self._bad_reply(problem, request_id(response)) from error
         if reply.model != self.card.digest:
             raise BadReply(
                 f"model {self.model} at {self._connection.url} has become another"
                 f" ({reply.model[:12] or 'unnamed'}, it was {self.card.digest[:12]})",
                 hint="Make a new RemoteEmbedder, and summarise the contexts again",
                 field="model",
+                request_id=request_id(response),
             )
-        return reply.outputs
+        return _Outputs(reply.outputs, request_id(response))
 
-    def _output(
-        self, outputs: dict[str, NDArray], name: str, shape: tuple[int, ...], dtype: type
-    ) -> NDArray:
-        array = outputs.get(name)
+    def _output(self, outputs: _Outputs, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
+        array = outputs.arrays.get(name)
         if array is None or array.shape != shape or array.dtype != dtype:
-            raise self._bad_reply(f"sent no {name} of shape {list(shape)}")
+            raise self._bad_reply(f"sent no {name} of shape {list(shape)}", outputs.request_id)
         # A copy: the reply's arrays are read-only views of all its bytes.
         return array.copy()
 
-    def _bad_reply(self, problem: str) -> BadReply:
+    def _bad_reply(self, problem: str, request_id: str) -> BadReply:
         return BadReply(
             f"the server at {self._connection.url} {problem}",
             hint="Check --url, and that client and server are of one version",
             field="url",
+            request_id=request_id,
         )
 
     def _fetch_card(self) -> ModelCard:
@@ -242,7 +245,16 @@ class RemoteEmbedder:
         try:
             return ModelCard.from_json(response.content, source=f"{self._connection.url}{path}")
         except BadBundle as error:
-            raise self._bad_reply(f"sent no card of {self.model}: {error.message}") from error
+            problem = f"sent no card of {self.model}: {error.message}"
+            raise self._bad_reply(problem, request_id(response)) from error
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a reply holds, by name, and the id of its request."""
+
+    arrays: dict[str, NDArray]
+    request_id: str
 
 
 def served_models(

@@ -97,7 +97,6 @@ def encode_request(
     context: NDArray | None = None,
     summary: Summary | Sequence[Summary] | None = None,
     binary: bool = True,
-    request_id: str = "",
 ) -> tuple[bytes, dict[str, str]]:
     """Return the body and the HTTP headers of a request, for embeddings or a context's summary.
 
@@ -123,9 +122,7 @@ def encode_request(
         arrays["summary"] = np.stack([one.total for one in summary])
         arrays["count"] = np.array([one.count for one in summary], np.int64)
         parameters["model"] = models.pop()
-    request: dict[str, Any] = {"id": request_id} if request_id else {}
-    request["parameters"] = parameters
-    return join_body(request, "inputs", arrays, dict.fromkeys(arrays, binary))
+    return join_body({"parameters": parameters}, "inputs", arrays, dict.fromkeys(arrays, binary))
 
 
 def decode_request(body: bytes | bytearray | memoryview, header_length: int | None) -> EmbedRequest:

@@ -43,6 +43,7 @@ class FakeServer:
         self.trouble: Callable[[EmbedRequest, int], Trouble | None] = lambda request, before: None
         self.accepted_token: str | None = None
         self.requests: list[EmbedRequest] = []
+        self.ids: list[str] = []
         self.lock = threading.Lock()
         fake = self
 
@@ -55,6 +56,7 @@ class FakeServer:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 request = decode_request(body, int(self.headers[HEADER_LENGTH]))
+                fake.ids.append(self.headers["X-Request-Id"])
                 trouble = fake.judge(request, self.headers.get("Authorization"))
                 if trouble is None:
                     body, headers = fake.answer(request)

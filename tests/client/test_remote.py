@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -21,6 +22,7 @@ from metavae_client.errors import (
     BadReply,
     GaveUp,
     ModelNotServed,
+    RequestFailed,
     RequestRefused,
     ServerUnreachable,
     Unauthorized,
@@ -380,6 +382,56 @@ def test_a_refusal_keeps_the_servers_own_words(fake, faked, images):
         400,
     )
     assert len(fake.requests) == 1  # asking again would change nothing
+
+
+def test_the_tries_of_a_request_have_one_id_and_every_request_its_own(fake, faked, images):
+    fake.trouble = lambda request, before: BUSY if before in (0, 1, 3) else None
+    faked.summarize(images[:5])
+    faked.summarize(images[:5])
+    first, second = fake.ids[0], fake.ids[3]
+    assert fake.ids == [first] * 3 + [second] * 2
+    assert len({first, second}) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (400, {}, b'{"error": {"code": "bad_images", "message": "no"}}'),
+        (413, {}, b""),
+        (404, {}, b"<html>"),
+        (200, {}, b"<html>"),
+        (200, {}, b'{"outputs": []}'),
+        (503, {"Retry-After": "3600"}, b""),
+    ],
+    ids=["refused", "too large", "another API", "a page", "another model", "given up"],
+)
+def test_an_error_about_a_reply_ends_with_the_id_that_it_was_asked_under(
+    fake, faked, images, answer
+):
+    fake.trouble = lambda request, before: answer
+    with pytest.raises(RequestFailed) as failure:
+        faked.summarize(images[:5])
+    [asked] = fake.ids
+    assert failure.value.request_id == asked
+    assert str(failure.value).endswith(f" (request={asked})")
+    assert asked not in failure.value.message
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_an_error_names_its_line_in_the_servers_log(server, local, images, until, scheme):
+    port = int(server.url.rsplit(":", 1)[1])
+    url = {"http": server.url, "grpc": f"grpc://127.0.0.1:{port + 3}"}[scheme]
+    with (
+        RemoteEmbedder(url, local.card.name, token_file=server.token_file) as remote,
+        pytest.raises(RequestRefused) as refusal,
+    ):
+        remote._infer(queries=images[:1])  # without a context
+    said = re.search(r"request=[0-9a-f]{32}\b", str(refusal.value))
+    assert said
+    log = server.store / ".run" / "logs" / "model_log.log"
+    until(lambda: f"{said[0]} " in log.read_text())
+    line = rf"{said[0]} time=\S+ operation=embed outcome=refused status=400 queries=1 context=0"
+    assert len(re.findall(line, log.read_text())) == 1
 
 
 def test_a_page_that_is_no_answer_is_told(fake, faked, images):

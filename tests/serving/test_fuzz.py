@@ -127,7 +127,7 @@ def requests_of(images: NDArray, summary: Summary) -> list[Request]:
         {"queries": images, "context": images},
         {"context": images[:1]},
         {"queries": images[:1], "summary": summary},
-        {"queries": images, "summary": [summary] * len(images), "request_id": "7"},
+        {"queries": images, "summary": [summary] * len(images)},
         {"queries": (images / 255).astype(np.float32), "context": images},
     )
     return [encode_request(**kind, binary=binary) for kind in kinds for binary in (True, False)]

@@ -9,13 +9,14 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
 
-from metavae_client.address import is_local, parse_url
+from metavae_client.address import is_local, management_url, parse_url
 from metavae_client.errors import (
     BadReply,
     GaveUp,
@@ -53,7 +54,8 @@ class Connection:
 
     A request that the server could not take (500, 503, 507, a reset, a timeout) is sent again
     after a random delay that doubles in the mean, or after Retry-After. In place of a refused
-    token others are tried, as long as `tokens` has one that this request has not tried.
+    token others are tried, as long as `tokens` has one that this request has not tried; a server
+    on this machine is then asked for a new one, once, where `tokens` has the key to do so.
     """
 
     def __init__(self, url: str, tokens: Tokens, key: Key, patience: Patience) -> None:
@@ -63,6 +65,7 @@ class Connection:
         self._key: Key = key
         self._token = tokens.read(key)
         self._patience = patience
+        self._renewing = threading.Lock()
         self._reached = False
         self._closed = threading.Event()
         # A proxy of the environment is for the network, not for this machine.
@@ -91,16 +94,16 @@ class Connection:
         started, tries = time.monotonic(), 0
         identity = uuid.uuid4().hex
         refused: set[str | None] = set()
+        others = self._others(refused, started)
         while True:
             tries, token = tries + 1, self._token
             sent = {**(headers or {}), REQUEST_ID: identity, **_authorization(token)}
-            now = time.monotonic()
-            deadline = min(now + self._patience.timeout, started + self._patience.give_up_after)
-            response, trouble = self._try(method, path, body, sent, deadline)
+            response, trouble = self._try(method, path, body, sent, self._deadline(started))
             if response is not None and _is_unauthorized(response):
                 refused.add(token)
-                other = self._tokens.read(self._key, refused)
-                if other is None or len(refused) > _MOST_TOKENS:
+                with self._renewing:  # so that those who wait read what the first was given
+                    other = next(others, None) if len(refused) <= _MOST_TOKENS else None
+                if other is None:
                     raise self._unauthorized(token)
                 self._token = other
                 continue
@@ -122,6 +125,31 @@ class Connection:
         """Close the connections; requests that wait for a retry give up."""
         self._closed.set()
         self._http.close()
+
+    def _deadline(self, started: float) -> float:
+        """When a try that begins now has to end, of a request that was started then."""
+        now = time.monotonic()
+        return min(now + self._patience.timeout, started + self._patience.give_up_after)
+
+    def _others(self, refused: Set[str | None], started: float) -> Iterator[str]:
+        """Tokens that are not among the `refused` when they are asked for; a new one comes last."""
+        unrefused = partial(self._tokens.read, self._key, refused)
+        yield from iter(unrefused, None)
+        self._renew(started)
+        yield from iter(unrefused, None)
+
+    def _renew(self, started: float) -> None:
+        """Have a server on this machine write a new token into its key file, if it has that key."""
+        url = parse_url(self.url)
+        if url.scheme == "grpc" or not is_local(url):  # gRPC's address does not tell where
+            return
+        at = self.url if self._key == "management" else management_url(self.url)
+        for api_key in self._tokens.api_keys():
+            path, sent = f"{at}/token?type={self._key}", _authorization(api_key)
+            response, trouble = self._try("GET", path, None, sent, self._deadline(started))
+            if response is not None and response.is_success:
+                return
+            logger.info("%s makes no new token: %s", at, trouble)
 
     def _wait(self, seconds: float) -> bool:
         """Wait, for no longer than until the connection is closed; whether it is."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from metavae_client.errors import Unauthorized
 from metavae_zoo.places import default_store, token_file
@@ -19,6 +21,9 @@ from metavae_zoo.places import default_store, token_file
 Key = Literal["inference", "management"]
 
 KEY_FILE = "key_file.json"  # what TorchServe writes into its working directory
+
+_READS = 5
+_WRITE_SECONDS = 0.01  # more than writing it takes
 
 
 class Tokens:
@@ -50,6 +55,16 @@ class Tokens:
             tokens = (_checked(_from_key_file(path, key), f"{path}") for path in self._files())
         return next((token for token in tokens if token not in refused), None)
 
+    def api_keys(self) -> list[str]:
+        """Keys with which TorchServe makes new tokens; they are for no other machine to see."""
+        if self._token is not None:
+            return []
+        keys = []
+        for path in self._files():
+            with suppress(Unauthorized):  # a file may hold its tokens without it
+                keys.append(_checked(_from_key_file(path, "API"), f"{path}"))
+        return keys
+
     def origin(self) -> str:
         """Where the token comes from, for people."""
         if self._token is not None:
@@ -66,9 +81,9 @@ class Tokens:
         return [path for path in self._found if path.is_file()]
 
 
-def _from_key_file(path: Path, key: Key) -> str:
+def _from_key_file(path: Path, key: Key | Literal["API"]) -> str:
     try:
-        return str(json.loads(path.read_text())[key]["key"])
+        return str(_contents(path)[key]["key"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"no {key!r} key in it"
         raise Unauthorized(
@@ -77,6 +92,15 @@ def _from_key_file(path: Path, key: Key) -> str:
             " METAVAE_TOKEN_FILE",
             field="token_file",
         ) from error
+
+
+def _contents(path: Path) -> Any:
+    """What a key file says. TorchServe writes over it in place: a half of one is read again."""
+    for _ in range(_READS - 1):
+        with suppress(ValueError):
+            return json.loads(path.read_text())
+        time.sleep(_WRITE_SECONDS)
+    return json.loads(path.read_text())
 
 
 def _checked(token: str, origin: str) -> str:

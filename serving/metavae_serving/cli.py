@@ -218,7 +218,10 @@ def start_command(
 @_store
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ready_command(store: Path, as_json: bool) -> None:
-    """Exit with 0 if every worker of every model is ready, and list them."""
+    """Exit with 0 if every worker of every model is ready, and list them.
+
+    A token that has expired is renewed, in the key file.
+    """
     found = launch.ready(store)
     if as_json:
         listed = [

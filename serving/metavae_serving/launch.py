@@ -23,7 +23,7 @@ from metavae_serving.contents import check_contents
 from metavae_serving.errors import ServerFailed
 from metavae_serving.installed import check_installed
 from metavae_serving.java import java_home
-from metavae_serving.management import UNANSWERED, Worker, list_workers
+from metavae_serving.management import UNANSWERED, Management, Worker, list_workers, management
 from metavae_serving.process import (
     forget,
     make_private,
@@ -82,6 +82,31 @@ def workers(store: Path) -> list[Worker]:
 
     Raises ServerFailed where no server runs or it does not answer.
     """
+    with _running_server(store) as api:
+        return api.workers()
+
+
+def ready(store: Path) -> list[Worker]:
+    """Workers of the server over `store`, all of which are ready; else raises ServerFailed.
+
+    Then clients get in, too: an inference token that has expired is renewed.
+    """
+    with _running_server(store) as api:
+        found = api.workers()
+        expected = read_settings(store).workers
+        up = sum(worker.ready for worker in found)
+        if up < expected:
+            raise ServerFailed(
+                f"{up} of {expected} workers are ready",
+                hint=f"Wait, or see {run_folder(store) / 'logs' / 'model_log.log'}",
+            )
+        api.check_inference()
+    return found
+
+
+@contextmanager
+def _running_server(store: Path) -> Iterator[Management]:
+    """The API of the server over `store`; raises ServerFailed where none runs or answers."""
     process = running(store)
     if process is None:
         raise ServerFailed(
@@ -89,25 +114,13 @@ def workers(store: Path) -> list[Worker]:
             hint=f"Start it: `metavae-serve start --store {store}`",
         )
     try:
-        return list_workers(store)
+        with management(store) as api:
+            yield api
     except UNANSWERED as error:
         raise ServerFailed(
             f"the server over {store} (pid {process.pid}) does not answer ({type(error).__name__})",
             hint=f"If it has just been started, wait; else see {run_folder(store) / 'logs'}",
         ) from error
-
-
-def ready(store: Path) -> list[Worker]:
-    """Workers of the server over `store`, all of which are ready; else raises ServerFailed."""
-    found = workers(store)
-    expected = read_settings(store).workers
-    up = sum(worker.ready for worker in found)
-    if up < expected:
-        raise ServerFailed(
-            f"{up} of {expected} workers are ready",
-            hint=f"Wait, or see {run_folder(store) / 'logs' / 'model_log.log'}",
-        )
-    return found
 
 
 def check_ports(settings: Settings) -> None:

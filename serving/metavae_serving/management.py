@@ -37,10 +37,14 @@ class Worker:
 
 
 class Management:
-    """The API of the server over a store; its methods raise one of UNANSWERED."""
+    """The API of the server over a store; its methods raise one of UNANSWERED.
 
-    def __init__(self, store: Path, http: httpx.Client) -> None:
+    A token that has expired is renewed.
+    """
+
+    def __init__(self, store: Path, inference_url: str, http: httpx.Client) -> None:
         self._store = store
+        self._inference_url = inference_url
         self._models = models_in(store)
         self._http = http
 
@@ -59,29 +63,33 @@ class Management:
             waiting[model] += int(version["jobQueueStatus"]["pendingRequests"])
         return waiting
 
+    def check_inference(self) -> None:
+        """Ask the inference API whether it is healthy, by the token that its clients have."""
+        self._get(f"{self._inference_url}/ping", "inference")
+
     def _versions(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for model in self._models:
             for version in self._get(f"/models/{model}").json():
                 yield model, version
 
-    def _get(self, path: str) -> httpx.Response:
-        answer = self._ask(path, "management")
+    def _get(self, url: str, kind: str = "management") -> httpx.Response:
+        answer = self._ask(url, kind)
         if answer.status_code == httpx.codes.BAD_REQUEST:  # its word for a token that has expired
-            self._ask("/token?type=management", "API").raise_for_status()
-            answer = self._ask(path, "management")
+            self._ask(f"/token?type={kind}", "API").raise_for_status()
+            answer = self._ask(url, kind)
         return answer.raise_for_status()
 
-    def _ask(self, path: str, kind: str) -> httpx.Response:
+    def _ask(self, url: str, kind: str) -> httpx.Response:
         key = json.loads(token_file(self._store).read_text())[kind]["key"]
-        return self._http.get(path, headers={"Authorization": f"Bearer {key}"})
+        return self._http.get(url, headers={"Authorization": f"Bearer {key}"})
 
 
 @contextmanager
 def management(store: Path) -> Iterator[Management]:
     """The management API of the server over `store`; raises BadStore where it is no store."""
-    url = read_settings(store).management_url
-    with httpx.Client(base_url=url, trust_env=False, timeout=_SECONDS) as http:
-        yield Management(store, http)
+    settings = read_settings(store)
+    with httpx.Client(base_url=settings.management_url, trust_env=False, timeout=_SECONDS) as http:
+        yield Management(store, settings.url, http)
 
 
 def list_workers(store: Path) -> list[Worker]:

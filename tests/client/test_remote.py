@@ -11,12 +11,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 
-from metavae_client import connection
+from metavae_client import connection, tokens
 from metavae_client.connection import Connection, Patience
 from metavae_client.errors import (
     BadReply,
@@ -359,6 +361,99 @@ def test_a_key_file_that_a_stopped_server_left_does_not_hide_the_next_one(
         fake.accepted_token = "neither"
         with pytest.raises(Unauthorized, match=r"store.*and that of key_file.json"):
             embedder.summarize(images[:5])
+
+
+@pytest.fixture
+def expire(server) -> Callable[[str], None]:
+    """Makes a kind of token one that nobody has: neither whoever read it nor the key file."""
+
+    def expire(kind: str) -> None:
+        httpx.get(
+            f"{server.management_url}/token?type={kind}", headers=server.headers("API")
+        ).raise_for_status()
+        keys = json.loads(server.token_file.read_text())
+        keys[kind]["key"] = "expired"
+        server.token_file.write_text(json.dumps(keys))
+
+    return expire
+
+
+def test_an_expired_token_is_renewed_once_for_all_requests(
+    server, remote, local, images, expire, caplog
+):
+    caplog.set_level(logging.DEBUG)
+    summary = remote.summarize(images[:50])
+    expire("inference")
+    caplog.clear()
+    assert same(remote.embed(images[:500], summary), local.embed(images[:500], summary))
+    said = [record.getMessage() for record in caplog.records]
+    [renewal] = [one for one in said if "/token?" in one]
+    assert "/token?type=inference" in renewal
+    for kind in ("API", "inference"):
+        assert server.headers(kind)["Authorization"].split()[1] not in caplog.text
+
+
+def test_an_expired_management_token_is_renewed(server, local, expire):
+    expire("management")
+    found = served_models(
+        server.url, management=server.management_url, token_file=server.token_file
+    )
+    assert found == [local.card]
+
+
+def test_where_no_new_token_is_made_the_refusal_stands(server, local, tmp_path):
+    file = tmp_path / "key_file.json"
+    file.write_text(json.dumps({"inference": {"key": "old"}, "API": {"key": "wrong"}}))
+    before = server.headers()
+    with (
+        RemoteEmbedder(server.url, local.card.name, token_file=file) as embedder,
+        pytest.raises(Unauthorized, match=r"refuses the token of .*start it again"),
+    ):
+        _ = embedder.card
+    assert server.headers() == before
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "asked"),
+    [
+        ("http://127.0.0.1:8080", "inference", "http://127.0.0.1:8081"),
+        ("http://localhost:8080", "inference", "http://localhost:8081"),
+        ("http://[::1]:8080", "inference", "http://[::1]:8081"),
+        ("http://127.0.0.1:8081", "management", "http://127.0.0.1:8081"),
+        ("grpc://127.0.0.1:8083", "inference", None),
+        ("http://192.0.2.1:8080", "inference", None),
+        ("http://192.0.2.1:8081", "management", None),
+        ("https://localhost.example.org", "inference", None),
+        ("http://127.0.0.1.example.org:8080", "inference", None),
+    ],
+)
+def test_the_api_key_goes_to_the_management_api_of_this_machine_alone(tmp_path, url, key, asked):
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({kind: {"key": f"the-{kind}"} for kind in (key, "API")}))
+    seen: list[httpx.Request] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        fault = json.dumps({"code": 400, "type": "InvalidKeyException"}).encode()
+        return httpx.Response(400, stream=httpx.ByteStream(fault))
+
+    asking = Connection(url, Tokens(path=file), key, Patience())
+    asking._http.close()
+    asking._http = httpx.Client(base_url=url, transport=httpx.MockTransport(refuse))
+    with pytest.raises(Unauthorized):
+        asking.send("GET", "/ping")
+    with_api_key = [str(one.url) for one in seen if "the-API" in one.headers["Authorization"]]
+    assert with_api_key == ([f"{asked}/token?type={key}"] if asked else [])
+    assert len(seen) == 1 + len(with_api_key)
+
+
+def test_a_key_file_that_is_being_written_is_read_again(tmp_path, monkeypatch):
+    file = tmp_path / "key_file.json"
+    whole = json.dumps({"inference": {"key": "new"}})
+    file.write_text(whole[:9])
+    pause = SimpleNamespace(sleep=lambda seconds: file.write_text(whole))
+    monkeypatch.setattr(tokens, "time", pause)
+    assert Tokens(path=file).read("inference") == "new"
 
 
 def test_no_token_is_ever_logged(fake, faked, local, images, caplog):

@@ -225,6 +225,19 @@ def test_an_expired_token_is_refused_and_the_token_file_has_the_new_one(server, 
     assert http.get(card, headers=server.headers()).status_code == 200
 
 
+def test_ready_renews_an_inference_token_that_has_expired(server, bundle):
+    keys = json.loads(server.token_file.read_text())
+    keys["inference"]["key"] = "expired"
+    server.token_file.write_text(json.dumps(keys))
+    card = f"{server.url}/predictions/{bundle.card.name}/1.0/card"
+    assert httpx.get(card, headers=server.headers()).status_code == 400
+    assert launch.ready(server.store)
+    renewed = server.headers()
+    assert httpx.get(card, headers=renewed).status_code == 200
+    assert launch.ready(server.store)
+    assert server.headers() == renewed, "one that works is left as it is"
+
+
 def test_an_unknown_model_is_404(http):
     for path in ("/v2/models/nope/infer", "/predictions/nope", "/predictions/nope/1.0/card"):
         answer = http.post(path, content=b"{}", headers=JSON)

@@ -65,7 +65,6 @@ class Connection:
         self._key: Key = key
         self._token = tokens.read(key)
         self._patience = patience
-        self._renewing = threading.Lock()
         self._reached = False
         self._closed = threading.Event()
         # A proxy of the environment is for the network, not for this machine.
@@ -101,7 +100,7 @@ class Connection:
             response, trouble = self._try(method, path, body, sent, self._deadline(started))
             if response is not None and _is_unauthorized(response):
                 refused.add(token)
-                with self._renewing:  # so that those who wait read what the first was given
+                with self._tokens.held():
                     other = next(others, None) if len(refused) <= _MOST_TOKENS else None
                 if other is None:
                     raise self._unauthorized(token)

@@ -7,11 +7,12 @@ token is ever part of an error, a log or a `repr`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Set
-from contextlib import suppress
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,18 @@ class Tokens:
         else:
             tokens = (_checked(_from_key_file(path, key), f"{path}") for path in self._files())
         return next((token for token in tokens if token not in refused), None)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the key file (of two, the first) against other threads and processes.
+
+        So that of all who miss a token one has it renewed, and the others read it.
+        """
+        with ExitStack() as stack:
+            for path in self._files()[:1]:
+                with suppress(OSError):  # a file that is gone, or on a disk without locks
+                    fcntl.flock(stack.enter_context(path.open()), fcntl.LOCK_EX)
+            yield
 
     def api_keys(self) -> list[str]:
         """Keys with which TorchServe makes new tokens; they are for no other machine to see."""

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx
@@ -391,6 +392,25 @@ def test_an_expired_token_is_renewed_once_for_all_requests(
     assert "/token?type=inference" in renewal
     for kind in ("API", "inference"):
         assert server.headers(kind)["Authorization"].split()[1] not in caplog.text
+
+
+def test_of_clients_that_miss_a_token_together_one_has_it_renewed(server, expire, caplog):
+    caplog.set_level(logging.INFO)
+    keys = Tokens(path=server.token_file)
+    clients = [Connection(server.url, keys, "inference", Patience()) for _ in range(8)]
+    expire("inference")
+    caplog.clear()
+    start = threading.Barrier(len(clients))
+
+    def ping(client: Connection) -> int:
+        start.wait()
+        return client.send("GET", "/ping").status_code
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        assert list(pool.map(ping, clients)) == [200] * len(clients)
+    assert caplog.text.count("/token?type=inference") == 1
+    for client in clients:
+        client.close()
 
 
 def test_an_expired_management_token_is_renewed(server, local, expire):

@@ -202,7 +202,8 @@ def _most_ordinary(source: Family, split: str) -> float:
     return min(source.split(split).train_values, key=distance)
 
 
-# The paper's models: the same networks, context sizes and schedule for each.
+# The paper's models: the same networks, context sizes and schedule for each, the weight of the KL
+# rising to the end of it.
 _WITH_SET_LATENT = ("neural-statistician", "vhe", "vhe-vampprior")
 _PAPER = ("metavae", "vae", "vae-single", *_WITH_SET_LATENT)
 

@@ -17,10 +17,10 @@ from metavae_training.paper.figures import (
     shared_legend,
 )
 from metavae_training.paper.methods import Method, models
+from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
-from metavae_training.paper.table2 import protocol_note
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.statistics import confidence_interval
 from metavae_zoo.summary import CONTEXT_SIZE

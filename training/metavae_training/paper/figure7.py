@@ -11,10 +11,11 @@ from metavae_training.paper.cells import probe_protocol
 from metavae_training.paper.collect import collect, floor_cells, model_cells
 from metavae_training.paper.figures import draw_line, new_figure, quiet_grid, shared_legend
 from metavae_training.paper.methods import Method, all_methods
+from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
-from metavae_training.paper.table2 import accuracy_table, has_ceiling, protocol_note
+from metavae_training.paper.table2 import accuracy_table, has_ceiling
 from metavae_zoo.families import family as family_named
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from metavae_training.paper.aggregate import of_split, over_seeds, with_interval, with_seeds
@@ -11,24 +10,17 @@ from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.cells import probe_protocol
 from metavae_training.paper.collect import collect, floor_cells, model_cells
 from metavae_training.paper.figures import new_figure
-from metavae_training.paper.methods import Method, all_methods, models
+from metavae_training.paper.methods import Method, all_methods
+from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
-from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo import published
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.summary import CONTEXT_SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-OWN_CONTEXT = (
-    f"A context is {CONTEXT_SIZE} of the images of the same distribution and part, and serves all"
-    " images of a draw, those in it included."
-)
 
 
 def table2(study: Study) -> Report:
@@ -66,65 +58,9 @@ def accuracy_table(
     return markdown_table(head, list(zip(*columns, strict=True)))
 
 
-def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = True) -> str:
-    """What the accuracies are of; `context` says what contexts are, `ceiling` that there is one."""
-    return (
-        "Accuracy of a logistic regression that is fitted on the embeddings of"
-        f" {study.train_size or 'all'} training images at each held-out value, and tested on those"
-        f" of {study.test_size or 'all'} test images there; mean over the held-out values and"
-        f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
-        f" {context} ±: 95% interval over training seeds (Student's t), whose number is in"
-        " brackets."
-        f" {_storage(study)}{_closed_form(study)}"
-        + " The supervised CNN is taught with the labels of each held-out value itself." * ceiling
-        + f"\n\n{_unlike_the_paper(study)}"
-    )
-
-
-def _unlike_the_paper(study: Study) -> str:
-    """Where probe and training are not the paper's."""
-    recipe = study.recipe("metavae", study.families[0], study.splits[0])
-    if recipe is None:
-        return ""
-    smallest, largest = recipe.context_sizes
-    return (
-        "Unlike the paper, which draws a context of 10 for each query and lets scikit-learn stop"
-        " after 100 iterations: one context serves all queries of a draw, and there are up to 1,000"
-        " iterations. MetaVAE and the paper's baselines are trained for"
-        f" {recipe.epochs} epochs at a learning rate that falls from {recipe.learning_rate:g}, with"
-        f" contexts of {smallest} to {largest} images and a weight of the KL that rises over the"
-        f" first {recipe.kl_warm_up_epochs} epochs (paper: 100 epochs at 0.0002, contexts of 10, no"
-        " rise)."
-        " NS explains the images of its contexts, the others as many queries as a batch has."
-    )
-
-
 def has_ceiling(items: Sequence[Item]) -> bool:
     """Whether a table of these items has a row of the ceiling."""
     return any(item.kind == "ceiling" for item in items)
-
-
-def _recipes(study: Study) -> Iterator[tuple[str, Recipe]]:
-    """The label of every model compared, and one of its recipes."""
-    for method in models(study.models):
-        of_model = (recipe for recipe in RECIPES.values() if recipe.model == method.model)
-        if (first := next(of_model, None)) is not None:
-            yield method.label, first
-
-
-def _storage(study: Study) -> str:
-    """How the weights of what is measured are stored."""
-    labels: dict[str, list[str]] = defaultdict(list)
-    for label, recipe in _recipes(study):
-        labels[recipe.weights].append(label)
-    stored = "; ".join(f"{weights} for {', '.join(which)}" for weights, which in labels.items())
-    return f"Models are measured as they are exported, their weights stored as {stored}."
-
-
-def _closed_form(study: Study) -> str:
-    """Which of the models have one seed alone."""
-    labels = ", ".join(label for label, recipe in _recipes(study) if recipe.epochs == 0)
-    return f" Fitted in closed form, the same for every seed: {labels}." if labels else ""
 
 
 def _cell(items: Sequence[Item]) -> str:

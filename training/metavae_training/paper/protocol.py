@@ -1,0 +1,85 @@
+"""What the numbers of a page are of, and where the protocol is not the paper's, in words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from metavae_training.paper.methods import models
+from metavae_training.paper.study import Study
+from metavae_training.recipes import RECIPES, Recipe
+from metavae_zoo.summary import CONTEXT_SIZE
+
+OWN_CONTEXT = (
+    f"A context is {CONTEXT_SIZE} of the images of the same distribution and part, and serves all"
+    " images of a draw, those in it included."
+)
+
+
+def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = True) -> str:
+    """What the accuracies are of; `context` says what contexts are, `ceiling` that there is one."""
+    return (
+        "Accuracy of a logistic regression that is fitted on the embeddings of"
+        f" {study.train_size or 'all'} training images at each held-out value, and tested on those"
+        f" of {study.test_size or 'all'} test images there; mean over the held-out values and"
+        f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
+        f" {context} ±: 95% interval over training seeds (Student's t), whose number is in"
+        " brackets."
+        f" {_storage(study)}{_closed_form(study)}"
+        + " The supervised CNN is taught with the labels of each held-out value itself." * ceiling
+        + f"\n\n{unlike_the_paper(study, probe=True)}"
+    )
+
+
+def unlike_the_paper(study: Study, *, probe: bool) -> str:
+    """Where contexts and training are not the paper's, and the probe, where there is one."""
+    recipe = study.recipe("metavae", study.families[0], study.splits[0])
+    if recipe is None:
+        return ""
+    smallest, largest = recipe.context_sizes
+    return (
+        "Unlike the paper, which draws a context of 10 for each query"
+        + " and lets scikit-learn stop after 100 iterations" * probe
+        + f": one context of {CONTEXT_SIZE} serves all queries of a draw"
+        + ", and there are up to 1,000 iterations" * probe
+        + ". MetaVAE and the paper's baselines are trained for"
+        f" {recipe.epochs} epochs at a learning rate that falls from {recipe.learning_rate:g}, with"
+        f" contexts of {smallest} to {largest} images (paper: 100 epochs at 0.0002, contexts of"
+        f" 10).{_kl_weight(recipe)} NS explains the images of its contexts, the others as many"
+        " queries as a batch has."
+    )
+
+
+def _kl_weight(recipe: Recipe) -> str:
+    """How the weight of the KL goes, which the paper does not change."""
+    rising = recipe.kl_warm_up_epochs
+    if rising == 0:
+        return ""
+    over = "whole training" if rising >= recipe.epochs else f"first {rising} epochs"
+    return (
+        f" The weight of the KL rises over the {over}, {1 - rising / recipe.epochs / 2:.2g} in the"
+        " mean (paper: 1 throughout); the full bound chooses the epoch."
+    )
+
+
+def _recipes(study: Study) -> Iterator[tuple[str, Recipe]]:
+    """The label of every model compared, and one of its recipes."""
+    for method in models(study.models):
+        of_model = (recipe for recipe in RECIPES.values() if recipe.model == method.model)
+        if (first := next(of_model, None)) is not None:
+            yield method.label, first
+
+
+def _storage(study: Study) -> str:
+    """How the weights of what is measured are stored."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for label, recipe in _recipes(study):
+        labels[recipe.weights].append(label)
+    stored = "; ".join(f"{weights} for {', '.join(which)}" for weights, which in labels.items())
+    return f"Models are measured as they are exported, their weights stored as {stored}."
+
+
+def _closed_form(study: Study) -> str:
+    """Which of the models have one seed alone."""
+    labels = ", ".join(label for label, recipe in _recipes(study) if recipe.epochs == 0)
+    return f" Fitted in closed form, the same for every seed: {labels}." if labels else ""

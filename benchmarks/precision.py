@@ -66,7 +66,7 @@ def main(
     make_writable(out.parent)
     chosen = recipe(name)
     if epochs:
-        chosen = chosen.changed({"epochs": epochs, "kl_warm_up_epochs": epochs})
+        chosen = chosen.changed({"epochs": epochs})
     jobs = [
         _job(chosen, precision, seed, runs) for seed in range(seeds) for precision in PRECISIONS
     ]

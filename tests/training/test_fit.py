@@ -243,6 +243,21 @@ def test_schedules_start_and_end_where_they_say():
     assert kl_weight(dataclasses.replace(SHORT, kl_warm_up_epochs=0), 0, 10) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "warm_up"),
+    [
+        ({"epochs": 50}, 50),
+        ({"epochs": 200}, 200),
+        ({"epochs": 300}, 200),
+        ({"epochs": 50, "kl_warm_up_epochs": 80}, 80),
+        ({"epochs": 0}, 200),  # nothing is trained: nothing to shorten
+        ({"learning_rate": 0.5}, 200),
+    ],
+)
+def test_fewer_epochs_shorten_a_longer_warm_up_unless_one_is_given(settings, warm_up):
+    assert recipe(SHORT.name).changed(settings).kl_warm_up_epochs == warm_up
+
+
 def test_unknown_recipes_tell_the_nearest():
     with pytest.raises(UnknownName, match="metavae-mnist-rotation-contiguous"):
         recipe("metavae-mnist-rotation-contigous")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -140,5 +141,7 @@ def test_contiguous_runs_come_first_and_seeds_one_after_the_other(tmp_path):
 def test_a_worker_is_told_every_setting_that_is_not_the_recipes():
     named = recipe(ONE)
     assert changes(named) == {}
-    changed = {"epochs": 7, "context_sizes": [2, 4], "latent_dim": 8}
-    assert changes(named.changed(changed)) == changed
+    settings = {"epochs": 7, "context_sizes": [2, 4], "latent_dim": 8}
+    assert changes(named.changed(settings)) == settings | {"kl_warm_up_epochs": 7}
+    for changed in (named.changed(settings), dataclasses.replace(named, epochs=7)):
+        assert named.changed(changes(changed)) == changed

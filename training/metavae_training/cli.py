@@ -56,7 +56,8 @@ def list_recipes(as_json: bool) -> None:
 @click.option(
     "--epochs",
     type=click.IntRange(0),
-    help="Instead of the recipe's own number; 0 keeps the model as it is initialised.",
+    help="Instead of the recipe's own number; 0 keeps the model as it is initialised. A warm-up of"
+    " the KL that is longer ends with the training.",
 )
 @click.option(
     "--set",

@@ -93,9 +93,13 @@ def jobs_of(recipes: Sequence[Recipe], seeds: int, runs: Path) -> list[Job]:
 
 
 def changes(recipe: Recipe) -> dict[str, Any]:
-    """Settings of a recipe that differ from those under its name."""
-    named, given = RECIPES[recipe.name].to_dict(), recipe.to_dict()
+    """The settings that make a recipe of the one under its name."""
+    original = RECIPES[recipe.name]
+    named, given = original.to_dict(), recipe.to_dict()
     of_model, given_of_model = named.pop("model_settings"), given.pop("model_settings")
     pairs = {**given, **given_of_model}
     known = {**named, **of_model}
-    return {setting: value for setting, value in pairs.items() if known.get(setting, ...) != value}
+    found = {name: value for name, value in pairs.items() if known.get(name, ...) != value}
+    if original.changed(found) != recipe:  # fewer epochs, and a warm-up as long as before
+        found["kl_warm_up_epochs"] = recipe.kl_warm_up_epochs
+    return found

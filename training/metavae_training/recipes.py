@@ -150,7 +150,10 @@ class Recipe:
             ) from error
 
     def changed(self, settings: dict[str, Any]) -> Recipe:
-        """This recipe with other settings, of its own or of its model's; raises BadRecipe."""
+        """This recipe with other settings, of its own or of its model's; raises BadRecipe.
+
+        Fewer epochs shorten a warm-up of the KL that is longer, unless one is given.
+        """
         own = {one.name for one in dataclasses.fields(self)} - _FIXED
         fields = {name: value for name, value in settings.items() if name in own}
         others = {name: value for name, value in settings.items() if name not in own}
@@ -160,9 +163,13 @@ class Recipe:
                 hint="Choose another recipe (`metavae-train list`), or leave the setting out",
                 field=min(fixed),
             )
-        return Recipe.from_dict(
+        changed = Recipe.from_dict(
             self.to_dict() | fields | {"model_settings": self.model_settings | others}
         )
+        if 0 < changed.epochs < self.epochs and "kl_warm_up_epochs" not in fields:
+            warm_up = min(self.kl_warm_up_epochs, changed.epochs)
+            changed = dataclasses.replace(changed, kl_warm_up_epochs=warm_up)
+        return changed
 
     def _bad(self, setting: str, given: object, expected: str) -> BadRecipe:
         return BadRecipe(

@@ -59,9 +59,7 @@ class Study:
         found = RECIPES.get(f"{model}-{family}-{split}")
         if found is None or not self.quick:
             return found
-        epochs = min(found.epochs, QUICK_EPOCHS)
-        warm_up = min(found.kl_warm_up_epochs, epochs)
-        return found.changed({"epochs": epochs, "kl_warm_up_epochs": warm_up})
+        return found.changed({"epochs": min(found.epochs, QUICK_EPOCHS)})
 
     def job(self, recipe: Recipe, seed: int) -> Job:
         """The training run of a recipe and a seed; an untrained model has a place of its own."""

@@ -69,7 +69,7 @@ class CeilingCell(Cell):
             family=self.family,
             value=self.value,
             seed=self.seed,
-            **self.study.made_of(self.family, asdict(self.settings)),
+            **self.study.still_good(self.family, asdict(self.settings)),
         )
         return complete(items, [self.value], 1)
 

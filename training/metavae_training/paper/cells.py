@@ -87,7 +87,7 @@ class ModelCell(TrainedCell):
             family=self.recipe.family,
             split=self.recipe.split,
             seed=self.seed,
-            **self.study.made_of(self.recipe.family, self.recipe),
+            **self.study.still_good(self.recipe.family, self.recipe),
         )
         conditions = ((self.context, self.context_size), ("none", 0))
         of_context = [item for item in items if (item.context, item.context_size) in conditions]
@@ -159,7 +159,7 @@ class FloorCell(Cell):
                     family=family_name,
                     split=self.recipe.split,
                     seed=None if name in SEEDLESS_FLOORS else self.seed,
-                    **self.study.made_of(family_name, settings),
+                    **self.study.still_good(family_name, settings),
                 ),
                 values,
                 self.study.draws,

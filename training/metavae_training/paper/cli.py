@@ -101,7 +101,7 @@ _OPTIONS = (
     click.option(
         "--redraw",
         is_flag=True,
-        help="Train and measure nothing: draw up what the results have already.",
+        help="Train and measure nothing: draw up what the results have already. Needs no data.",
     ),
 )
 
@@ -157,7 +157,7 @@ def _study(
             raise UnknownName("model", model, known, f"the models are {', '.join(known)}")
     data = "digits" if quick else "mnist"
     families = families or [f"{data}-{axis}" for axis in ("rotation", "scale", "skew")]
-    for name in families if train_size else ():
+    for name in families if train_size and not redraw else ():
         available = len(family(name).labels("train", places["data_root"]))
         if train_size and train_size > available:
             raise BadRecipe(

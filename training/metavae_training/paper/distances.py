@@ -37,7 +37,7 @@ class DistanceCell(TrainedCell):
             split=self.recipe.split,
             seed=self.seed,
             varied=self.varied,
-            **self.study.made_of(self.recipe.family, self.recipe),
+            **self.study.still_good(self.recipe.family, self.recipe),
         )
         return complete(items, transformed_values(family(self.varied)), self.study.draws)
 

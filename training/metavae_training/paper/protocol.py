@@ -40,7 +40,7 @@ def unlike_the_paper(study: Study, *, probe: bool) -> str:
     return (
         "Unlike the paper, which draws a context of 10 for each query"
         + " and lets scikit-learn stop after 100 iterations" * probe
-        + f": one context of {CONTEXT_SIZE} serves all queries of a draw"
+        + ": one context serves all queries of a draw"
         + ", and there are up to 1,000 iterations" * probe
         + ". MetaVAE and the paper's baselines are trained for"
         f" {recipe.epochs} epochs at a learning rate that falls from {recipe.learning_rate:g}, with"

@@ -11,10 +11,15 @@ from typing import Any, TypedDict
 from metavae_zoo.families import family
 
 
-class MadeOf(TypedDict):
-    """Recipe (or other settings) and data that a number depends on, as short sha256 sums."""
+class RecipeHash(TypedDict):
+    """Recipe (or other settings) that a number depends on, as a short sha256 sum."""
 
     recipe_sha256: str
+
+
+class MadeOf(RecipeHash):
+    """The same, and the data."""
+
     data_sha256: str
 
 

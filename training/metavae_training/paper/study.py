@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metavae_training.jobs import Job
-from metavae_training.paper.provenance import MadeBy, MadeOf, data_hash, hash_of
+from metavae_training.paper.provenance import MadeBy, MadeOf, RecipeHash, data_hash, hash_of
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo.commit import code_commit
 
@@ -73,9 +73,24 @@ class Study:
         return {**self.made_of(family, settings), "commit": code_commit()}
 
     def made_of(self, family: str, settings: Recipe | dict[str, Any] | None) -> MadeOf:
-        """What an item must say of recipe and data to be still good."""
-        fields = settings.to_dict() if isinstance(settings, Recipe) else settings
+        """What an item says of recipe (or other settings) and data."""
         return {
             "data_sha256": data_hash(family, self.data_root),
-            "recipe_sha256": hash_of(fields) if fields is not None else "",
+            "recipe_sha256": _hash(settings),
         }
+
+    def still_good(
+        self, family: str, settings: Recipe | dict[str, Any] | None
+    ) -> MadeOf | RecipeHash:
+        """What an item must say to be drawn up.
+
+        Where nothing is measured the data set need not be there: items of any data are good.
+        """
+        if not self.measure:
+            return {"recipe_sha256": _hash(settings)}
+        return self.made_of(family, settings)
+
+
+def _hash(settings: Recipe | dict[str, Any] | None) -> str:
+    fields = settings.to_dict() if isinstance(settings, Recipe) else settings
+    return hash_of(fields) if fields is not None else ""

@@ -17,12 +17,14 @@ from metavae_training.paper.collect import collect, model_cells
 from metavae_training.paper.distances import DistanceCell
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, models
+from metavae_training.paper.protocol import unlike_the_paper
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
 from metavae_zoo import published
 from metavae_zoo.card import Interval
 from metavae_zoo.markdown import markdown_table
+from metavae_zoo.summary import CONTEXT_SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,11 +108,13 @@ def _note(study: Study) -> str:
         "Mean L2 distance between the codes (posterior means) of a test image as it is and of its"
         " transformed versions, over"
         f" {study.sizes['test_size']} test images, all values of the varied family but the"
-        f" identity, and {study.draws} context draws. Each distribution has a context of its own."
+        f" identity, and {study.draws} context draws. Each distribution has a context of its own,"
+        f" of {CONTEXT_SIZE} images."
         " The spread of a model's codes is the root mean squared L2 distance between the codes of"
         " two different untransformed images: sqrt(2 Σ_k var z_k). Rows: the family trained on;"
         " columns: the family varied. ±: 95% interval over training seeds (Student's t), whose"
         f" number is in brackets. Paper: {published.TABLE_1_SOURCE}."
+        f"\n\n{unlike_the_paper(study, probe=False)}"
     )
 
 

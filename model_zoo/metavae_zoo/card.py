@@ -87,10 +87,11 @@ class ModelCard(_Frozen):
 
     `image_shape` is (channels, height, width), `feature_dim` the width of a context summary (0
     for a model that takes no context), `latent_dim` the width of an embedding. `weights` is how
-    the graphs store matrices; `validation_terms` are what `validation_elbo` consists of
+    the graphs store matrices. `validation_elbo`, in nats per image, is of training's own weights in
+    fp32, before they are rounded to be stored; `validation_terms` are what it consists of
     (`log_likelihood`, `kl_z`, and `kl_c` per set), in nats: a KL of 0 is a collapse. `precision` is
-    what the graphs compute matrix products in, `results` are of the model as it is stored. `files`
-    maps the bundle's other files to their sha256.
+    what the graphs compute matrix products in, `results` are of the model as it is stored, but for
+    the validation ELBO that chose the seed. `files` maps the bundle's other files to their sha256.
     """
 
     schema_version: int = SCHEMA

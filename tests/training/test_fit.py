@@ -19,7 +19,15 @@ import torch
 
 from metavae_training.checkpoint import load_checkpoint
 from metavae_training.epochs import NotFinite, kl_weight, learning_rate
-from metavae_training.fit import CHECKPOINT, LOG, OutOfMemory, RunBusy, RunMismatch, fit
+from metavae_training.fit import (
+    CHECKPOINT,
+    LOG,
+    OutOfMemory,
+    RunBusy,
+    RunMismatch,
+    build_model,
+    fit,
+)
 from metavae_training.recipes import RECIPES, BadRecipe, recipe
 from metavae_zoo.errors import UnknownName
 
@@ -155,6 +163,19 @@ def test_weights_that_are_no_numbers_after_an_epoch_are_not_kept(tmp_path, monke
     assert [line["epoch"] for line in logged(tmp_path)] == [0]
 
 
+def test_an_untrained_model_without_a_bound_is_said_to_be_one(tmp_path, monkeypatch):
+    def ruined(recipe, **settings):
+        model = build_model(recipe, **settings)
+        next(model.parameters()).data.fill_(math.nan)
+        return model
+
+    monkeypatch.setattr(fit_module, "build_model", ruined)
+    with pytest.raises(NotFinite, match=r"after epoch 0.*before the first step") as said:
+        fit(SHORT, out=tmp_path)
+    assert "kept" not in str(said.value)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 def test_a_folder_takes_one_training_process_at_a_time(tmp_path):
     lock = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)  # as another process does
@@ -167,10 +188,28 @@ def test_memory_that_ends_before_the_first_step_is_said_as_well(tmp_path, monkey
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(fit_module, "load_corpus", full)
+    for step in ("load_corpus", "build_model"):
+        with monkeypatch.context() as patch:
+            patch.setattr(fit_module, step, full)
+            with pytest.raises(
+                OutOfMemory, match=r"fewer train_values \(5\) or lower .*hidden"
+            ) as said:
+                fit(SHORT, out=tmp_path)
+        assert "batch_size" not in str(said.value)
+        assert "kept" not in str(said.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_memory_that_ends_in_the_first_validation_claims_no_checkpoint(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(fit_module, "validate", full)
     small = dataclasses.replace(SHORT, batch_size=4)
-    with pytest.raises(OutOfMemory, match="--set batch_size=2 --set context_sets=1"):
+    with pytest.raises(OutOfMemory, match="--set batch_size=2 --set context_sets=1") as said:
         fit(small, out=tmp_path)
+    assert "kept" not in str(said.value)
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_a_cpu_out_of_memory_is_said_as_a_gpu_is(tmp_path, monkeypatch):
@@ -178,9 +217,7 @@ def test_a_cpu_out_of_memory_is_said_as_a_gpu_is(tmp_path, monkeypatch):
         torch.empty(10**16)
 
     monkeypatch.setattr(fit_module, "load_corpus", full)
-    with pytest.raises(
-        OutOfMemory, match=r"needs more memory than cpu has free .*Lower batch_size"
-    ):
+    with pytest.raises(OutOfMemory, match=r"needs more memory than cpu has free .*train_values"):
         fit(SHORT, out=tmp_path)
 
 

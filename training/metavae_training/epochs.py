@@ -23,7 +23,7 @@ _CHECK_INTERVAL = 50  # steps between looks for a loss that is no number: a look
 
 
 class NotFinite(MetavaeError):
-    """The loss became NaN or infinite; the last checkpoint is kept."""
+    """The bound became NaN or infinite."""
 
     code = "not_finite"
 
@@ -53,10 +53,7 @@ def validate(model: Model, corpus: Corpus, recipe: Recipe, epoch: int) -> Terms:
     ]
     means = _averaged(terms)
     if not all(map(math.isfinite, means.values())):
-        raise NotFinite(
-            f"the validation ELBO is {means['elbo']} after epoch {epoch}",
-            hint="Lower the recipe's learning_rate; the last good checkpoint is kept",
-        )
+        raise _not_finite(f"the validation ELBO is {means['elbo']} after epoch {epoch}", epoch)
     return means
 
 
@@ -127,10 +124,13 @@ def _check_finite(terms: list[dict[str, torch.Tensor]], epoch: int, last_step: i
     elbos = torch.stack([step["elbo"] for step in terms]).tolist()
     for step, elbo in enumerate(elbos, last_step + 1 - len(elbos)):
         if not math.isfinite(elbo):
-            raise NotFinite(
-                f"the ELBO is {elbo} at step {step + 1}, in epoch {epoch}",
-                hint="Lower the recipe's learning_rate; the last good checkpoint is kept",
-            )
+            raise _not_finite(f"the ELBO is {elbo} at step {step + 1}, in epoch {epoch}", epoch)
+
+
+def _not_finite(what: str, epoch: int) -> NotFinite:
+    """The error of an epoch; 0 is that of the untrained model."""
+    untrained = "That is before the first step: give the model other settings"
+    return NotFinite(what, hint="Lower the recipe's learning_rate" if epoch else untrained)
 
 
 def _averaged(terms: list[dict[str, torch.Tensor]]) -> Terms:

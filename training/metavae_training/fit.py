@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from metavae_training.bfloat16 import cpu_has_bf16
 from metavae_training.checkpoint import Checkpoint, Terms, load_checkpoint, save_checkpoint
 from metavae_training.data import Corpus, load_corpus
-from metavae_training.epochs import train_epoch, validate
+from metavae_training.epochs import NotFinite, train_epoch, validate
 from metavae_training.models import MODELS, Model
 from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import DeviceUnavailable, MetavaeError, UnknownName
@@ -54,7 +55,7 @@ class RunBusy(MetavaeError):
 
 
 class OutOfMemory(MetavaeError):
-    """The device's memory does not hold a step; the last checkpoint is kept."""
+    """The device's memory does not hold a run's images and model, or a step of it."""
 
     code = "out_of_memory"
 
@@ -127,8 +128,7 @@ def fit(
     device = device or torch.device("cpu")
     if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         logger.info("this processor has no bf16 arithmetic: products are computed in fp32")
-    with memory_errors(f"recipe {recipe.name}", device, _smaller(recipe)):
-        return _fit(recipe, out, seed, device, data_root, progress)
+    return _fit(recipe, out, seed, device, data_root, progress)
 
 
 def _fit(
@@ -139,21 +139,27 @@ def _fit(
     data_root: Path | None,
     progress: bool,
 ) -> Checkpoint:
-    corpus = load_corpus(recipe, data_root, device)
+    what, path = f"recipe {recipe.name}", out / CHECKPOINT
+    start = partial(memory_errors, f"{what} with its images", device, _fewer(recipe))
+    with start():
+        corpus = load_corpus(recipe, data_root, device)
+        model = build_model(
+            recipe, distributions=corpus.distributions, pixels=corpus.pixels, seed=seed
+        ).to(device)
     data_sha256 = family(recipe.family).data_sha256(data_root)
-    model = build_model(
-        recipe, distributions=corpus.distributions, pixels=corpus.pixels, seed=seed
-    ).to(device)
     optimizer = build_optimizer(model, recipe)
     checkpoint = Checkpoint.start(recipe, seed=seed, data_sha256=data_sha256)
 
     with _alone_in(out):
-        checkpoint = _begin(out / CHECKPOINT, checkpoint, model, optimizer, corpus)
+        with start():
+            checkpoint = _begin(path, checkpoint, model, optimizer, corpus)
         log = _Log(out / LOG, checkpoint)
         per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
         with (
+            _kept(path),
+            memory_errors(f"a step of {what}", device, _smaller(recipe)),
             _bar(recipe, checkpoint, per_epoch, progress) as bar,
-            _Saver(out / CHECKPOINT, checkpoint) as saver,
+            _Saver(path, checkpoint) as saver,
         ):
             # Epoch 0 is the untrained model: what training starts from, and the whole of a
             # recipe whose model is fitted in closed form.
@@ -236,6 +242,17 @@ class _Saver:
         self._saved, self._saved_at = self._latest, time.monotonic()
 
 
+@contextmanager
+def _kept(checkpoint: Path) -> Iterator[None]:
+    """Add to a failed run's error that its last checkpoint is kept, where there is one."""
+    try:
+        yield
+    except (NotFinite, OutOfMemory) as error:
+        if checkpoint.exists():
+            error.hint += "; the last good checkpoint is kept"
+        raise
+
+
 def _usable(count: int, batch_size: int) -> int:
     return count // batch_size * batch_size
 
@@ -295,13 +312,21 @@ def memory_errors(what: object, device: torch.device, hint: str) -> Iterator[Non
         ) from error
 
 
+def _fewer(recipe: Recipe) -> str:
+    """Which settings to lower where images and model do not fit."""
+    of_model = ", ".join(_model_defaults(recipe.model))
+    return (
+        f"Give fewer train_values ({len(recipe.values)}) or lower settings of the model"
+        f" ({of_model}), by --set and with another --out"
+    )
+
+
 def _smaller(recipe: Recipe) -> str:
     """Which settings to lower where a step does not fit."""
     low, high = recipe.context_sizes
     return (
         f"Lower batch_size ({recipe.batch_size}) or context_sizes ({low} to {high}), such as"
-        f" `metavae-train run {recipe.name} {_half(recipe)}` with another --out; the last"
-        " checkpoint is kept"
+        f" `metavae-train run {recipe.name} {_half(recipe)}` with another --out"
     )
 
 

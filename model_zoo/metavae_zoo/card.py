@@ -21,6 +21,9 @@ RESTORE = (
 )
 
 
+# Models with a latent c for the whole set beside each image's own.
+WITH_SET_LATENT = ("neural-statistician", "vhe", "vhe-vampprior")
+
 # What a model may be called: it becomes the name of a folder, of an archive and of an address.
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
 
@@ -123,6 +126,15 @@ class ModelCard(_Frozen):
     def needs_context(self) -> bool:
         """Whether the model embeds given a context set."""
         return self.feature_dim > 0
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """`validation_terms` without the KL(c) of 0 that models without a c have there."""
+        return {
+            name: nats
+            for name, nats in self.validation_terms.items()
+            if name != "kl_c" or nats or self.model in WITH_SET_LATENT
+        }
 
     @property
     def digest(self) -> str:

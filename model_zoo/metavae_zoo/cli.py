@@ -236,7 +236,7 @@ def results_table(cards: list[ModelCard]) -> str:
 
 def _nats(card: ModelCard, term: str) -> str:
     """A term of the validation ELBO; nothing where the model, or an old card, has none."""
-    return f"{nats:.1f}" if (nats := card.validation_terms.get(term)) else ""
+    return f"{card.terms[term]:.1f}" if term in card.terms else ""
 
 
 def _change_in_int8(results: Results) -> str:
@@ -267,9 +267,10 @@ def _page(bundle: Bundle) -> str:
         "embedding": f"{card.latent_dim} numbers",
         "context": f"summary of {card.feature_dim} numbers" if card.needs_context else "none",
         "parameters": ", ".join(f"{part} {n:,}" for part, n in card.parameters.items()),
+        "weights": f"stored as {card.weights}, computed in {card.precision}",
         "training": f"seed {card.seed}, best epoch {card.epochs_trained},"
         f" validation ELBO {card.validation_elbo:.3f} nats per image"
-        + "".join(f", {term} {nats:.2f}" for term, nats in card.validation_terms.items()),
+        + "".join(f", {term} {nats:.2f}" for term, nats in card.terms.items()),
         "data sha256": card.data_sha256[:12],
         "digest": card.digest[:12],
         "licence": card.licence,

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from metavae_zoo import index
-from metavae_zoo.bundle import CARD, open_bundle, sha256_of
+from metavae_zoo.bundle import CARD, copy_bundle, open_bundle, sha256_of
 from metavae_zoo.cli import main
 from metavae_zoo.errors import BadBundle, UnknownName
 
@@ -249,6 +249,18 @@ def test_an_index_that_is_none_is_one_clear_error(tmp_path, monkeypatch, text):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [("metavae", "kl_z 0.00\n"), ("vhe", "kl_z 0.00, kl_c 0.00\n")],
+)
+def test_a_collapsed_kl_is_shown_and_one_that_the_model_has_not_is_not(bundle, zoo, model, shown):
+    card = bundle.card.model_copy(
+        update={"model": model, "validation_terms": {"kl_z": 0.0, "kl_c": 0.0}}
+    )
+    copy_bundle(bundle, zoo / card.name, card=card)
+    assert shown in CliRunner().invoke(main, ["show", card.name]).stdout
+
+
 def test_the_commands(bundle, zoo):
     def run(*arguments):
         return CliRunner().invoke(main, list(arguments))
@@ -258,6 +270,7 @@ def test_the_commands(bundle, zoo):
     assert name in run("list").stdout
     assert json.loads(run("list", "--json").stdout)[-1]["name"] == name
     assert bundle.card.digest[:12] in run("show", name).stdout
+    assert "stored as fp16, computed in fp32" in run("show", name).stdout
     assert json.loads(run("show", name, "--json").stdout)["name"] == name
     assert "golden outputs are as exported" in run("verify", name).stdout
     assert run("pull", name).stdout.strip() == str(zoo / name)

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from metavae_training.wavelets import MAX_SCALES
-from metavae_zoo.card import Weights
+from metavae_zoo.card import WITH_SET_LATENT, Weights
 from metavae_zoo.errors import MetavaeError, UnknownName
 from metavae_zoo.families import FAMILIES, Family, family
 
@@ -211,8 +211,7 @@ def _most_ordinary(source: Family, split: str) -> float:
 
 # The paper's models: the same networks, context sizes and schedule for each, the weight of the KL
 # rising to the end of it.
-_WITH_SET_LATENT = ("neural-statistician", "vhe", "vhe-vampprior")
-_PAPER = ("metavae", "vae", "vae-single", *_WITH_SET_LATENT)
+_PAPER = ("metavae", "vae", "vae-single", *WITH_SET_LATENT)
 
 
 def _wavelet_schedules(source: Family) -> dict[str, dict[str, Any]]:
@@ -236,7 +235,7 @@ def _recipes() -> Iterator[Recipe]:
         for split in source.axis.splits:
             changes: dict[str, dict[str, Any]] = {model: {} for model in _PAPER}
             # The baselines are shipped for comparison: a quarter of the bytes is enough.
-            changes |= {model: {"weights": "int8"} for model in _WITH_SET_LATENT}
+            changes |= {model: {"weights": "int8"} for model in WITH_SET_LATENT}
             changes["vae-single"] = {"train_values": (_most_ordinary(source, split),)}
             for model, change in (changes | _wavelet_schedules(source)).items():
                 name = f"{model}-{source.name}-{split}"

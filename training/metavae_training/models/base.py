@@ -41,6 +41,11 @@ class Model(nn.Module, ABC):
     feature_dim: int
     latent_dim: int
 
+    @classmethod
+    def takes_context(cls) -> bool:
+        """Whether there is a context: without one, `feature_dim` is 0 whatever the settings."""
+        return getattr(cls, "feature_dim", None) != 0
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Per-image features h(x) of context elements: [..., pixel] -> [..., feature]."""

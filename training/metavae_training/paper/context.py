@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from metavae_training.models import MODELS
 from metavae_training.paper.aggregate import over_seeds, with_seeds
 from metavae_training.paper.cells import ModelCell, probe_protocol
 from metavae_training.paper.collect import collect, model_cells
@@ -47,12 +49,19 @@ _CONTEXTS = (
 
 
 def context(study: Study) -> Report:
-    """Measure and show what contexts of other kinds and sizes do to the accuracy."""
+    """Measure and show what contexts of other kinds and sizes do to the accuracy.
+
+    Models that take no context are left out before anything is trained.
+    """
+    taking, without = (
+        tuple(name for name in study.models if MODELS[name].takes_context() is takes)
+        for takes in (True, False)
+    )
+    study = replace(study, models=taking)
+    named = ", ".join(method.label for method in models(without))
     collected = collect(study, list(_cells(study)), probe_protocol(study))
-    items = [item for item in collected.items if item.context != "none"]
+    items = collected.items
     methods = [one for one in models(study.models) if one.of(items)]
-    without = [one for one in models(study.models) if one.of(collected.items) and not one.of(items)]
-    named = ", ".join(method.label for method in without)
     return Report(
         title=f"Does the context matter? Accuracy at the held-out values, {study.splits[0]} split",
         sections=[
@@ -60,7 +69,7 @@ def context(study: Study) -> Report:
             _kinds_table(items, methods, study.families),
             _sizes_table(items, methods, study),
             protocol_note(study, context=_CONTEXTS, ceiling=False),
-            f"No context, and so not shown: {named}." if without else "",
+            f"No context, and so neither trained nor shown: {named}." if without else "",
             left_out(collected),
         ],
         draw=lambda: _figure(items, methods, study),
@@ -73,7 +82,7 @@ def _own(study: Study) -> list[Condition]:
 
 
 def _cells(study: Study) -> Iterator[ModelCell]:
-    """The right context first: it shows which models take one at all."""
+    """Every model under every condition, the right context first."""
     for condition in dict.fromkeys([RIGHT, *WRONG, *_own(study)]):
         for cell in model_cells(study):
             yield ModelCell(study, cell.recipe, cell.seed, condition.context, condition.size)

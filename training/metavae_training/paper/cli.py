@@ -50,7 +50,7 @@ _OPTIONS = (
     click.option(
         "--contexts",
         "draws",
-        type=click.IntRange(1),
+        type=click.IntRange(1, 1000),  # as of `metavae-client probe`
         default=2,
         show_default=True,
         help="Context draws for each run.",
@@ -96,7 +96,10 @@ _OPTIONS = (
     ),
     DATA_ROOT,
     click.option(
-        "--no-train", is_flag=True, help="Measure what is trained or ships, leave out the rest."
+        "--no-train",
+        is_flag=True,
+        help="Measure what is trained or ships, and what takes no epochs (closed forms, untrained"
+        " encoders); leave out the rest.",
     ),
     click.option(
         "--redraw",
@@ -158,11 +161,13 @@ def _study(
     data = "digits" if quick else "mnist"
     families = families or [f"{data}-{axis}" for axis in ("rotation", "scale", "skew")]
     for name in families if train_size and not redraw else ():
-        available = len(family(name).labels("train", places["data_root"]))
-        if train_size and train_size > available:
+        labels = family(name).labels("train", places["data_root"])
+        available, classes = len(labels), len(set(labels.tolist()))
+        if train_size and not classes <= train_size <= available:
             raise BadRecipe(
-                f"--train-size is {train_size}, and {name} has {available} training images a value",
-                hint="Give fewer, or leave it out for all",
+                f"--train-size is {train_size}, and {name} has {available} training images a value,"
+                f" of {classes} classes",
+                hint=f"Give {classes} to {available}, or leave it out for all",
                 field="train_size",
             )
     return study.Study(

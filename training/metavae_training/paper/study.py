@@ -22,8 +22,9 @@ class Study:
 
     `seeds` is the number of training runs of each model (0, 1, ...), `draws` the number of context
     draws for each. `train_size` and `test_size` count images per value, None being all. Where
-    `train` is false, no model is trained, and where `measure` is, nothing is measured either: what
-    the results have already is drawn up. A `quick` study trains and measures little; its results
+    `train` is false, nothing is trained but what takes no epochs (closed forms, untrained
+    encoders), and where `measure` is, nothing is made or measured: what the results have already is
+    drawn up. A `quick` study trains and measures little; its results
     have a name of their own.
     """
 

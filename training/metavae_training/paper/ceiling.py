@@ -54,8 +54,13 @@ class CeilingCell(Cell):
 
     @property
     def needs(self) -> str:
-        """The networks of all values together."""
+        """The network, whatever the value."""
         return f"supervised CNN on {self.family}"
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The one value."""
+        return (self.value,)
 
     @property
     def settings(self) -> Ceiling:

@@ -40,6 +40,11 @@ class Cell(ABC):
         """What has to be trained for it, for people, whatever the seed."""
         return self.job.recipe.name if self.job else ""
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values that it is of; empty where it is of all that a split holds out."""
+        return ()
+
     @abstractmethod
     def found(self, results: Results) -> list[Item] | None:
         """The cell's items, if all of them are there and still good."""

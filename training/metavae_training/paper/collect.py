@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,8 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
     results = Results(study.out, study.name, protocol)
     missing = [cell for cell in cells if cell.found(results) is None]
     collected = Collected()
-    ready = _ready(study, missing, collected)
+    ready, others = _ready(study, missing)
+    _leave_out(others, cells, collected)
     for number, cell in enumerate(ready, 1):
         results.refresh()  # another process may have measured it
         if cell.found(results) is not None:
@@ -105,21 +107,33 @@ def floor_cells(study: Study) -> Iterator[FloorCell]:
                 yield FloorCell(study, recipe, 0)
 
 
-def _ready(study: Study, missing: Sequence[Cell], collected: Collected) -> list[Cell]:
-    """The cells that can be measured, once what they need is trained; the others are left out."""
+def _ready(study: Study, missing: Sequence[Cell]) -> tuple[list[Cell], list[tuple[str, Cell]]]:
+    """The cells that can be measured, once what they need is trained; the others, and why not."""
     if not study.measure:
-        for cell in missing:
-            collected.leave_out(NOT_MEASURED, cell.needs, cell.seed)
-        return []
+        return [], [(NOT_MEASURED, cell) for cell in missing]
     failed = _train(study, missing)
-    ready = []
+    ready, others = [], []
     for cell in missing:
         if cell.ready(study):
             ready.append(cell)
         else:
             tried = cell.job is not None and cell.job.folder in failed
-            collected.leave_out(TRAINING_FAILED if tried else NOT_TRAINED, cell.needs, cell.seed)
-    return ready
+            others.append((TRAINING_FAILED if tried else NOT_TRAINED, cell))
+    return ready, others
+
+
+def _leave_out(
+    others: Sequence[tuple[str, Cell]], cells: Sequence[Cell], collected: Collected
+) -> None:
+    """Note what is not there: by its values, where cells of the same need and seed are there."""
+    wanted = Counter((cell.needs, cell.seed) for cell in cells)
+    parts: dict[tuple[str, str, int], list[Cell]] = defaultdict(list)
+    for reason, cell in others:
+        parts[reason, cell.needs, cell.seed].append(cell)
+    for (reason, what, seed), missing in parts.items():
+        values = [f"{value:g}" for cell in missing for value in cell.values]
+        some = bool(values) and len(missing) < wanted[what, seed]
+        collected.leave_out(reason, f"{what} at {' '.join(values)}" if some else what, seed)
 
 
 def _leave_out_unknown(study: Study, collected: Collected) -> None:

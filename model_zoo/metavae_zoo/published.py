@@ -36,9 +36,11 @@ _TABLE_1 = {
 }
 
 
-def table_1(model: str, trained_on: str, varied: str) -> float | None:
+def table_1(model: str, trained_on: str, varied: str, split: str) -> float | None:
     """The distance in Table 1, or None where the paper has none."""
-    return _TABLE_1.get(trained_on, {}).get(varied) if model == "metavae" else None
+    if split != TABLE_1_SPLIT or model != "metavae":
+        return None
+    return _TABLE_1.get(trained_on, {}).get(varied)
 
 
 def table_2(model: str, family: str, split: str) -> float | None:

@@ -89,9 +89,9 @@ class ParallelLinear(nn.Module):
 
 
 class ParallelDecoder(nn.Module):
-    """One decoder p(x | z) per distribution: Bernoulli logits of the pixels.
+    """One decoder p(x | z) per distribution: logits of pixels, or means of features.
 
-    [distribution, row, latent] -> [distribution, row, pixel].
+    [distribution, row, latent] -> [distribution, row, output].
     """
 
     def __init__(self, distributions: int, widths: Sequence[int]) -> None:

@@ -71,7 +71,7 @@ class Elbo:
 
     `log_likelihood` of an image under one sample of the posterior; `kl_z` of the image's own
     latent from its prior; `kl_c` of the latent that a whole set shares from its prior, in nats
-    per set, of which an image bears the fraction `kl_c_scale`. Models without c leave it at 0.
+    per set, of which an image bears the fraction `kl_c_scale`. Models without c have None.
     """
 
     log_likelihood: Tensor

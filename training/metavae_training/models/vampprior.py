@@ -15,7 +15,8 @@ class VampPriorVHE(VariationalHomoencoder):
     """The Variational Homoencoder with p(c) the mean of q(c | U) over learned pseudo-sets U.
 
     `pseudo_inputs`: images [pseudo-set, element, pixel], kept in [0, 1]. A set is seen through
-    the mean of its features only, so that one free element spans what a larger set does.
+    the mean of its features only; that a pseudo-set has one element is a restriction of ours, for a
+    mean of several images' features need not be that of one image.
     """
 
     def __init__(

@@ -40,12 +40,12 @@ def table1(study: Study) -> Report:
     return Report(
         title=f"Table 1: distances between codes, {split} split",
         sections=[
-            _table(items, methods, study.families, relative=False),
-            _table(items, methods, study.families, relative=True),
+            _table(items, methods, study, relative=False),
+            _table(items, methods, study, relative=True),
             _note(study),
             left_out(collected),
         ],
-        draw=lambda: _figure(items, methods, study.families),
+        draw=lambda: _figure(items, methods, study),
         failed=collected.failed,
     )
 
@@ -82,10 +82,9 @@ def _interval(items: Sequence[Item], trained: str, varied: str, relative: bool) 
     return over_seeds(here, lambda item: _number(item, relative))
 
 
-def _table(
-    items: Sequence[Item], methods: Sequence[Method], families: Sequence[str], relative: bool
-) -> str:
+def _table(items: Sequence[Item], methods: Sequence[Method], study: Study, relative: bool) -> str:
     """A row per model and family trained on, a column per family varied; the paper's beside it."""
+    families = study.families
     head = ["divided by the spread" if relative else "L2 distance", "trained on", *families]
     rows = []
     for method in methods:
@@ -95,7 +94,7 @@ def _table(
                 for varied in families
             ]
             rows.append([method.label, trained, *cells])
-            paper = [published.table_1(method.model, trained, varied) for varied in families]
+            paper = [_paper(method, study, trained, varied) for varied in families]
             if any(paper) and not relative:
                 rows.append(
                     ["paper", trained, *(f"{number:.2f}" if number else "" for number in paper)]
@@ -118,8 +117,9 @@ def _note(study: Study) -> str:
     )
 
 
-def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> Figure:
+def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:
     """A matrix per model and measure, its numbers written in, and the paper's below them."""
+    families = study.families
     figure = new_figure(1.2 + 2.1 * max(1, len(methods)), 5.2)
     panels = figure.subplots(2, max(1, len(methods)), squeeze=False)
     for row, relative in enumerate((False, True)):
@@ -130,7 +130,7 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
             axes = panels[row, column]
             _draw_matrix(axes, matrix, darkest)
             if not relative:
-                for (x, y), number in _published(method, families).items():
+                for (x, y), number in _published(method, study).items():
                     axes.text(x, y + 0.32, f"({number:.2f})", ha="center", va="center", fontsize=7)
             axes.set_title(method.label if row == 0 else "", loc="left")
             short = [name.split("-", 1)[1] for name in families]
@@ -139,7 +139,7 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], families: Sequence
         panels[row, 0].set_ylabel(
             ("divided by the spread" if relative else "L2 distance") + "\ntrained on"
         )
-    has_paper = any(_published(method, families) for method in methods)
+    has_paper = any(_published(method, study) for method in methods)
     figure.supxlabel("varied" + "; in brackets: the paper's distance" * has_paper, fontsize=9)
     return figure
 
@@ -154,14 +154,18 @@ def _matrix(items: Sequence[Item], families: Sequence[str], relative: bool) -> N
     return np.array([[mean(trained, varied) for varied in families] for trained in families])
 
 
-def _published(method: Method, families: Sequence[str]) -> dict[tuple[int, int], float]:
+def _published(method: Method, study: Study) -> dict[tuple[int, int], float]:
     """The paper's distances, by their column and row of the matrix."""
     return {
         (x, y): number
-        for y, trained in enumerate(families)
-        for x, varied in enumerate(families)
-        if (number := published.table_1(method.model, trained, varied))
+        for y, trained in enumerate(study.families)
+        for x, varied in enumerate(study.families)
+        if (number := _paper(method, study, trained, varied))
     }
+
+
+def _paper(method: Method, study: Study, trained: str, varied: str) -> float | None:
+    return published.table_1(method.model, trained, varied, study.splits[0])
 
 
 def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], darkest: float) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
+from metavae_training.jobs import Job
 from metavae_training.paper import cells as cells_module
+from metavae_training.paper import collect as collect_module
 from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.collect import floor_cells, model_cells
+from metavae_training.paper.context import context
 from metavae_training.paper.distances import transformed_values
 from metavae_training.paper.figure7 import figure7
 from metavae_training.paper.report import publish
@@ -16,6 +20,7 @@ from metavae_training.paper.results import Results
 from metavae_training.paper.study import Study
 from metavae_training.paper.table1 import distance_cells, distance_protocol, table1
 from metavae_training.paper.table2 import table2
+from metavae_zoo import published
 from metavae_zoo.families import family
 
 from .made import an_item
@@ -83,9 +88,12 @@ def test_a_ceiling_that_lacks_values_of_a_split_is_not_shown_for_it(filled):
         results.add([an_item(kind="ceiling", model="cnn", accuracy=0.99, **where, **made)])
     splits = ("contiguous", "interleaved", "sparse")
     report = figure7(dataclasses.replace(filled, experiment="figure7", splits=splits))
-    contiguous, interleaved, sparse, *_ = report.sections
+    contiguous, interleaved, sparse, *_, left_out = report.sections
     assert contiguous.count("0.990 ± 0.000") == 2
     assert "0.99" not in interleaved + sparse
+    there, *others = (set(family("mnist-skew").split(split).held_out_values) for split in splits)
+    (named,) = re.findall(r"supervised CNN on mnist-skew at ([^,\n]+)", left_out)
+    assert {float(value) for value in named.split()} == set.union(*others) - there
 
 
 def test_two_drawings_of_the_same_items_are_the_same_bytes(filled):
@@ -94,6 +102,25 @@ def test_two_drawings_of_the_same_items_are_the_same_bytes(filled):
         return [(filled.out / f"table2.{suffix}").read_bytes() for suffix in ("png", "svg")]
 
     assert pictures() == pictures()
+
+
+def test_models_without_a_context_are_left_out_of_contexts_before_training(study, monkeypatch):
+    asked: list[Job] = []
+    monkeypatch.setattr(collect_module, "sweep", lambda jobs, **_: asked.extend(jobs) or [])
+    names = ("metavae", "vae", "vae-single", "wavelet-pca", "vhe")
+    report = context(dataclasses.replace(study, experiment="context", models=names, train=True))
+    assert {job.recipe.model for job in asked} == {"metavae", "vhe"}
+    *_, without, left_out = report.sections
+    assert without.endswith(
+        "neither trained nor shown: VAE (pooled), VAE (one value), wavelet PCA."
+    )
+    assert "vae-mnist" not in left_out.replace("metavae-mnist", "")
+
+
+def test_the_papers_distances_stand_beside_those_of_its_own_split_alone():
+    where = ("metavae", "mnist-scale", "mnist-skew")
+    assert published.table_1(*where, "interleaved") == 4.92
+    assert published.table_1(*where, "sparse") is None
 
 
 def test_table_1_has_both_measures_and_the_papers_beside_them(study):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from metavae_training.cli import main
+from metavae_training.paper import ceiling, figure7, study
+from metavae_training.paper.distances import transformed_values
 from metavae_zoo.commit import code_commit
+from metavae_zoo.families import family
 
 
 def call(*arguments: object) -> Result:
@@ -49,6 +53,79 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(tmp_path):
     assert refused.stderr.count("\n") == 1
 
 
+SMALLEST = ["--quick", "--seeds", 1, "--contexts", 1, "--device", "cpu", "--train-size", 50]
+
+
+@pytest.fixture
+def smaller(monkeypatch):
+    """Trainings of one epoch, and ceilings of a few steps."""
+    monkeypatch.setattr(study, "QUICK_EPOCHS", 1)
+    monkeypatch.setattr(ceiling, "_QUICK_STEPS", 3)
+
+
+def measured(folder: Path, experiment: str, *options: object) -> list[dict]:
+    """The items of a command that trains and measures on rotated digits."""
+    options = (*SMALLEST, "--families", "digits-rotation", *options)
+    result = call(experiment, *options, "--runs", folder / "runs", "--out", folder / "results")
+    assert result.exit_code == 0, result.output
+    page = (folder / "results" / f"{experiment}-quick.md").read_text()
+    assert page.startswith(result.stdout.rstrip())
+    return json.loads((folder / "results" / f"{experiment}-quick.json").read_text())["items"]
+
+
+def test_a_quick_table_1_measures_distances_of_models_with_and_without_a_context(tmp_path, smaller):
+    items = measured(tmp_path, "table1", "--models", "metavae,vae")
+    source = family("digits-rotation")
+    assert {(item["model"], item["value"]) for item in items} == {
+        (model, value) for model in ("metavae", "vae") for value in transformed_values(source)
+    }
+    assert {(item["model"], item["context_size"]) for item in items} == {
+        ("metavae", 100),
+        ("vae", 0),
+    }
+    assert all(item["distance"] > 0 and item["spread"] > 0 for item in items)
+
+
+def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
+    tmp_path, smaller, monkeypatch
+):
+    """But for the floors, which Table 2 measures as well."""
+    monkeypatch.setattr(figure7, "floor_cells", lambda study: [])
+    items = measured(tmp_path, "figure7", "--models", "metavae")
+    source = family("digits-rotation")
+    for split in ("contiguous", "interleaved", "sparse"):
+        values = set(source.split(split).held_out_values)
+        assert {item["value"] for item in items if item["split"] == split} == values
+    taught = {item["value"] for item in items if item["kind"] == "ceiling"}
+    assert taught == {
+        value
+        for split in ("contiguous", "interleaved", "sparse")
+        for value in source.split(split).held_out_values
+    }
+    assert all(0 <= item["accuracy"] <= 1 for item in items)
+
+
+def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(tmp_path, smaller):
+    items = measured(tmp_path, "context", "--models", "metavae,vae")
+    assert {item["model"] for item in items} == {"metavae"}
+    assert {(item["context"], item["context_size"]) for item in items} == {
+        ("own", 1),
+        ("own", 10),
+        ("own", 100),
+        ("other", 100),
+        ("shuffled", 100),
+        ("zeros", 0),
+    }
+    assert not (tmp_path / "runs" / "quick" / "vae-digits-rotation-contiguous").exists()
+
+
+def test_more_contexts_than_a_probe_draws_are_one_clear_error(tmp_path):
+    result = call("table2", "--quick", "--contexts", 1001, "--out", tmp_path / "results")
+    assert result.exit_code == 2
+    assert "1001 is not in the range 1<=x<=1000" in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
 def test_without_training_nothing_is_made_up(tmp_path):
     result = call(
         "table1", "--quick", "--no-train", "--models", "vhe", "--seeds", 1,
@@ -78,6 +155,10 @@ def test_redrawn_before_anything_is_measured_all_is_left_out(tmp_path):
         (
             ["table2", "--quick", "--train-size", 100_000, "--families", "digits-rotation"],
             "--train-size is 100000, and digits-rotation has 1297 training images",
+        ),
+        (
+            ["table2", "--quick", "--train-size", 1, "--families", "digits-rotation"],
+            "1297 training images a value, of 10 classes. Give 10 to 1297, or leave it out",
         ),
     ],
 )

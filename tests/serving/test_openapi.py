@@ -18,7 +18,12 @@ from metavae_serving.answers import RESOURCES, Answerer, Question
 from metavae_serving.drain import Gate
 from metavae_serving.metrics import Meter
 from metavae_serving.reports import Journal
-from metavae_serving.wire import MAX_REQUEST_BYTES, decode_request, encode_request
+from metavae_serving.wire import (
+    MAX_JSON_BYTES,
+    MAX_REQUEST_BYTES,
+    decode_request,
+    encode_request,
+)
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import OnnxEmbedder
 
@@ -147,7 +152,8 @@ def test_the_inputs_and_outputs_of_the_document_are_those_of_the_wire(bundle, rn
     body, _ = encode_request(queries=images, context=images, binary=False)
     possible = decode_request(body, None).outputs
     assert PARTS["schemas"]["Output"]["properties"]["name"]["enum"] == list(possible)
-    assert f"{MAX_REQUEST_BYTES:,} bytes" in DOCUMENT["info"]["description"]
+    for limit in (MAX_REQUEST_BYTES, MAX_JSON_BYTES):
+        assert f"{limit:,}" in DOCUMENT["info"]["description"]
     assert set(PARTS["schemas"]["Card"]["required"]) <= set(ModelCard.model_fields)
     assert PARTS["parameters"]["model"]["schema"] == {
         "type": "string",

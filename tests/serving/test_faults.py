@@ -16,13 +16,12 @@ from numpy.testing import assert_array_equal
 
 from metavae_client.remote import RemoteEmbedder
 from metavae_serving import launch, process, stop
-from metavae_serving.configuration import read_settings
+from metavae_serving.configuration import _QUEUED, read_settings
 from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
 from metavae_zoo.embedder import Embeddings, OnnxEmbedder
 from metavae_zoo.places import token_file
 
-WAITING = 256  # requests that TorchServe lets wait
-FULL = 300
+FULL = _QUEUED + 50  # more than TorchServe lets wait
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +111,13 @@ def test_a_full_queue_sends_away_and_answers_the_rest_exactly(server, bundle, lo
         try:
             for _ in range(FULL):
                 clients.submit(lambda: answers.append(http.post(path, content=body)))
-            until(lambda: len(answers) >= FULL - WAITING - 1)
+            until(lambda: len(answers) >= FULL - _QUEUED - 1)
         finally:
             for worker in before:
                 os.kill(worker.pid, signal.SIGCONT)
     seen = Counter(answer.status_code for answer in answers)
     assert set(seen) == {200, 503}
-    assert seen[200] >= WAITING
+    assert seen[200] >= _QUEUED
     expected = local.summarize(context).total
     for answer in answers:
         if answer.status_code == 200:

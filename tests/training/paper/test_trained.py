@@ -18,7 +18,7 @@ SHIPPED = "metavae-digits-rotation-contiguous"
 
 @pytest.fixture
 def job(tmp_path) -> Job:
-    return Job(recipe(SHIPPED), 0, tmp_path / "run")
+    return Job(recipe(SHIPPED), find_bundle(SHIPPED).card.seed, tmp_path / "run")
 
 
 def test_a_model_that_ships_is_measured_without_training_in_the_runs_folder(job):
@@ -37,7 +37,7 @@ def test_another_model_left_in_the_folder_is_replaced(job):
 
 
 def test_another_seed_recipe_or_data_set_is_not_what_ships(job, monkeypatch):
-    assert not is_trained(dataclasses.replace(job, seed=1), None)
+    assert not is_trained(dataclasses.replace(job, seed=job.seed + 1), None)
     changed = job.recipe.changed({"learning_rate": 0.5})
     assert not is_trained(dataclasses.replace(job, recipe=changed), None)
     monkeypatch.setattr(trained, "data_hash", lambda family, root: "another")

@@ -30,6 +30,8 @@ _MAX_MEMBERS = 100
 _MAX_DIRECTORY = 100_000  # bytes
 _END = struct.Struct("<4s4H2IH")
 _END_MAGIC = b"PK\x05\x06"
+_LOCATOR = 20  # bytes, of where a 64-bit directory ends
+_LOCATOR_MAGIC = b"PK\x06\x07"
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
 
@@ -65,27 +67,36 @@ def _check_archive(path: Path) -> None:
         raise ValueError("it is no file")
     if size > _MAX_BYTES:
         raise ValueError(f"it has {size} bytes, at most {_MAX_BYTES} are read")
-    _check_directory(path, size)
-    with path.open("rb") as file, zipfile.ZipFile(file) as packed:
+    with path.open("rb") as file:
+        _check_directory(file, size)
+        _check_members(file, path.stem)
+
+
+def _check_members(file: IO[bytes], model: str) -> None:
+    with zipfile.ZipFile(file) as packed:
         members = packed.infolist()
+        if len(members) > _MAX_MEMBERS:  # whatever the directory's end says of their number
+            raise ValueError(f"it has {len(members)} members, at most {_MAX_MEMBERS} are read")
         if len({one.filename for one in members}) < len(members):
             raise ValueError("it has two members of one name")
         for one in members:
             _check_member(one)
         _check_layout(file, members, packed.start_dir)
-        _check_manifest(packed, path.stem)
+        _check_manifest(packed, model)
 
 
-def _check_directory(path: Path, size: int) -> None:
-    """Raise ValueError for a directory that is larger than ours, before it is read into memory."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - _END.size))
-        end = file.read()
+def _check_directory(file: IO[bytes], size: int) -> None:
+    """Raise ValueError for a directory that is larger than ours, before it is read into memory.
+
+    A 64-bit one, which would be read in its place, stands between the directory and its end.
+    """
+    file.seek(max(0, size - _END.size - _LOCATOR))
+    before, end = file.read(_LOCATOR), file.read()
     if len(end) < _END.size:
         raise ValueError("it is no zip file")
     magic, _, _, here, members, length, _, comment = _END.unpack(end)
-    if magic != _END_MAGIC or here != members or comment:
-        raise ValueError("it does not end as a zip file without a comment")
+    if magic != _END_MAGIC or here != members or comment or before.startswith(_LOCATOR_MAGIC):
+        raise ValueError("it does not end as a 32-bit zip file without a comment")
     if members > _MAX_MEMBERS or length > _MAX_DIRECTORY:
         raise ValueError(
             f"its directory has {members} members in {length} bytes, at most {_MAX_MEMBERS} in"

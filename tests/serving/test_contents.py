@@ -172,6 +172,31 @@ def test_a_name_that_differs_from_the_directorys_is_refused(store, archive):
         check(store)
 
 
+def test_more_members_than_the_directorys_end_tells_of_are_refused(store, archive):
+    rewrite(archive, many)
+    content = bytearray(archive.read_bytes())
+    struct.pack_into("<2H", content, len(content) - 14, 5, 5)
+    archive.write_bytes(content)
+    assert len(members_of(archive)) > 200, "a reader of the directory sees them all"
+    with pytest.raises(BadStore, match="members, at most 100"):
+        check(store)
+
+
+def test_a_64_bit_directory_is_refused_before_it_is_read(store, archive, monkeypatch):
+    content = archive.read_bytes()
+    before, end = content[:-22], content[-22:]
+    members, length, start = struct.unpack_from("<H2I", end, 10)
+    record = struct.pack(
+        "<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, members, members, length, start
+    )
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(before), 1)
+    archive.write_bytes(before + record + locator + end)
+    assert members_of(archive), "a reader takes it"
+    monkeypatch.setattr(contents.zipfile, "ZipFile", None)
+    with pytest.raises(BadStore, match="does not end as a 32-bit zip file"):
+        check(store)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", bytes(100), b"PK\x05\x06" + bytes(18)])
 def test_a_file_that_is_no_archive_is_refused(store, archive, content):
     archive.write_bytes(content)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 import plain_loop
-from metavae_training.data import batches
-from metavae_training.epochs import train_step
+from metavae_training.data import Corpus
+from metavae_training.epochs import Training
 from metavae_training.fit import build_model, build_optimizer
-from metavae_training.models import Batch
 from metavae_training.recipes import Precision, Recipe
 from plain_loop import PlainMetaVAE
 from products import count_flops, record_products
@@ -77,55 +76,35 @@ class MetavaeStep:
     """metavae's own training step on batches of its own; images: uint8 [distribution, n, pixel]."""
 
     def __init__(self, recipe: Recipe, precision: Precision, images: Tensor) -> None:
-        self._recipe = dataclasses.replace(recipe, precision=precision)
-        self._images = images
+        self._recipe = recipe = dataclasses.replace(recipe, precision=precision)
         distributions, _, pixels = images.shape
-        self._model = build_model(recipe, distributions=distributions, pixels=pixels, seed=0)
-        self._model.to(images.device).train()
-        self._optimizer = build_optimizer(self._model, recipe)
-        self._generator = torch.Generator(images.device).manual_seed(0)
+        model = build_model(recipe, distributions=distributions, pixels=pixels, seed=0)
+        model.to(images.device).train()
+        optimizer = build_optimizer(model, recipe)
+        self._training = Training(model, optimizer, Corpus(images, images[:, :0]), recipe, seed=0)
+        self._work = distributions * recipe.batch_size
         # Linear in the size of the contexts: counted at both ends of their range.
         self._flops_at_ends = [self.flops(size) for size in recipe.context_sizes]
-        self._batches = self._endless(self._recipe)
+        self._steps = self._endless()
 
     def __call__(self) -> Work:
         """One step."""
-        batch = next(self._batches)
-        self._step(batch)
-        distributions, _, size, _ = batch.contexts.shape
+        start, size = next(self._steps)
+        self._training.take(start, size, 1.0)
         flops = float(np.interp(size, self._recipe.context_sizes, self._flops_at_ends))
-        return Work(distributions * self._recipe.batch_size, flops)
+        return Work(self._work, flops)
 
     def flops(self, context_size: int) -> int:
         """Operations of a step's matrix products with contexts of this size."""
         return count_flops(self.step_with(context_size))
 
-    def step_with(self, context_size: int) -> Callable[[], None]:
-        """A step whose contexts have this size."""
-        fixed = dataclasses.replace(self._recipe, context_sizes=(context_size, context_size))
-        batch = next(self._endless(fixed))
-        return lambda: self._step(batch)
+    def step_with(self, context_size: int) -> Callable[[], object]:
+        """A step whose contexts have this size, one operation after the other."""
+        return lambda: self._training.step(0, context_size, 1.0)
 
-    def _step(self, batch: Batch) -> None:
-        elbo = train_step(
-            self._model,
-            self._optimizer,
-            batch,
-            self._generator,
-            precision=self._recipe.precision,
-            kl_weight=1.0,
-        )
-        elbo.means()  # the loop's log
-
-    def _endless(self, recipe: Recipe) -> Iterator[Batch]:
+    def _endless(self) -> Iterator[tuple[int, int]]:
         while True:
-            yield from batches(
-                self._images,
-                batch_size=recipe.batch_size,
-                sets=recipe.context_sets,
-                context_sizes=recipe.context_sizes,
-                generator=self._generator,
-            )
+            yield from self._training.shuffled()
 
 
 class PlainStep:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from encoder.inner import Encode
 from metavae_training.data import Corpus
-from metavae_training.epochs import train_epoch
+from metavae_training.epochs import Training
 from metavae_training.fit import build_optimizer
 from metavae_training.models import Batch, WaveletMetaVAE
 from metavae_training.networks import AggregationNetwork, ParallelDecoder
@@ -43,9 +43,10 @@ class Trained:
         model = self.model(distributions=corpus.distributions, pixels=corpus.pixels, **settings)
         model.initialise(images)
         optimizer = build_optimizer(model, recipe)
+        training = Training(model, optimizer, corpus, recipe, seed=0)
         with tqdm(disable=True) as bar:
             for epoch in range(1, recipe.epochs + 1):
-                train_epoch(model, optimizer, corpus, recipe, 0, epoch, bar)
+                training.epoch(epoch, bar)
         model.eval()
 
         def encode(view: Tensor, context: Tensor) -> Tensor:

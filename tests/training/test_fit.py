@@ -148,15 +148,15 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_checkp
 
 def test_weights_that_are_no_numbers_after_an_epoch_are_not_kept(tmp_path, monkeypatch):
     """The last step of an epoch is the one whose weights no other step looks at."""
-    whole = epochs_module.train_epoch
 
-    def ruined(model, *rest):
-        terms = whole(model, *rest)
-        next(model.parameters()).data.fill_(math.nan)
-        return terms
+    class Ruined(epochs_module.Training):
+        def epoch(self, number, bar):
+            terms = super().epoch(number, bar)
+            next(self._model.parameters()).data.fill_(math.nan)
+            return terms
 
     once = dataclasses.replace(SHORT, epochs=1)
-    monkeypatch.setattr(fit_module, "train_epoch", ruined)
+    monkeypatch.setattr(fit_module, "Training", Ruined)
     with pytest.raises(NotFinite, match=r"validation ELBO is nan after epoch 1.*is kept"):
         fit(once, out=tmp_path)
     assert load_checkpoint(tmp_path / CHECKPOINT).epoch == 0

@@ -57,6 +57,58 @@ def load_corpus(recipe: Recipe, data_root: Path | None, device: torch.device) ->
     return Corpus(train, validation)
 
 
+class Batches:
+    """Batches of images [distribution, image, pixel]; a pass has each image as a query once.
+
+    Every distribution has an order of its own; each set of queries has a context of its own, drawn
+    from the images that are no queries of the batch. The last, smaller batch is left out.
+    """
+
+    def __init__(self, images: Tensor, *, batch_size: int, sets: int) -> None:
+        distributions, count, _ = images.shape
+        device = images.device
+        self._images, self._sets = images, sets
+        self._each = torch.arange(distributions, device=device)[:, None]
+        self._rows = torch.arange(batch_size, device=device)
+        self._order = torch.arange(count, device=device).repeat(distributions, 1)
+        self.starts = range(0, count - batch_size + 1, batch_size)
+
+    def shuffle(self, generator: torch.Generator) -> None:
+        """Begin a pass: put the images in new orders."""
+        _, count = self._order.shape
+        for order in self._order:
+            order.copy_(torch.randperm(count, generator=generator, device=order.device))
+
+    def at(self, start: int | Tensor, size: int, generator: torch.Generator) -> Batch:
+        """The batch of the pass that begins at one of `starts`, with contexts of `size` images.
+
+        A `start` that is a tensor [] on the images' device is not read from it.
+        """
+        distributions, count = self._order.shape
+        batch_size = len(self._rows)
+        # Any position of the order except the batch's own: skip over it.
+        positions = torch.randint(
+            count - batch_size,
+            (distributions, self._sets * size),
+            generator=generator,
+            device=self._order.device,
+        )
+        positions += batch_size * (positions >= start)
+        queries = self._order.index_select(1, start + self._rows)
+        context = self._order.gather(1, positions)
+        return Batch(self._pixels(queries), self._pixels(context))
+
+    def _pixels(self, rows: Tensor) -> Tensor:
+        return self._images[self._each, rows].unflatten(1, (self._sets, -1)).float().div_(255)
+
+
+def draw_sizes(context_sizes: tuple[int, int], count: int, generator: torch.Generator) -> list[int]:
+    """So many context sizes, drawn log-uniformly from a range that includes its ends."""
+    low, high = map(math.log, context_sizes)
+    draws = torch.rand(count, generator=generator, device=generator.device)
+    return [round(math.exp(low + draw * (high - low))) for draw in draws.tolist()]
+
+
 def batches(
     images: Tensor,
     *,
@@ -65,33 +117,9 @@ def batches(
     context_sizes: tuple[int, int],
     generator: torch.Generator,
 ) -> Iterator[Batch]:
-    """One pass over images [distribution, image, pixel], each a query once per distribution.
-
-    Every distribution has its own order; each set of queries has its own context, drawn from the
-    images that are no queries of this step. The last, smaller batch is left out.
-    """
-    distributions, count, _ = images.shape
-    device = images.device
-    each = torch.arange(distributions, device=device)[:, None]
-    order = torch.stack(
-        [torch.randperm(count, generator=generator, device=device) for _ in range(distributions)]
-    )
-    low, high = context_sizes
-    for start in range(0, count - batch_size + 1, batch_size):
-        draw = torch.rand((), generator=generator, device=device).item()
-        size = round(math.exp(math.log(low) + draw * (math.log(high) - math.log(low))))
-        queries = order[:, start : start + batch_size]
-        # Any position of the order except the batch's own: skip over it.
-        positions = torch.randint(
-            count - batch_size, (distributions, sets * size), generator=generator, device=device
-        )
-        positions += batch_size * (positions >= start)
-        context = order.gather(1, positions)
-        yield Batch(
-            _pixels(images[each, queries]).unflatten(1, (sets, -1)),
-            _pixels(images[each, context]).unflatten(1, (sets, -1)),
-        )
-
-
-def _pixels(images: Tensor) -> Tensor:
-    return images.float().div_(255)
+    """One pass over images [distribution, image, pixel], see `Batches`."""
+    source = Batches(images, batch_size=batch_size, sets=sets)
+    source.shuffle(generator)
+    sizes = draw_sizes(context_sizes, len(source.starts), generator)
+    for start, size in zip(source.starts, sizes, strict=True):
+        yield source.at(start, size, generator)

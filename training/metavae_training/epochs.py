@@ -1,19 +1,22 @@
-"""One pass over the training images, and one over the validation images."""
+"""Passes over the training images, and one over the validation images."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from metavae_training.bfloat16 import bf16_products
 from metavae_training.checkpoint import Terms
-from metavae_training.data import Corpus, batches
+from metavae_training.data import Batches, Corpus, batches, draw_sizes
+from metavae_training.graphs import StepGraphs
 from metavae_training.models import Batch, Model
-from metavae_training.objectives import Elbo
+from metavae_training.objectives import TERMS, Elbo
 from metavae_training.recipes import Precision, Recipe
 from metavae_zoo.errors import MetavaeError
 
@@ -37,7 +40,7 @@ def validate(model: Model, corpus: Corpus, recipe: Recipe, epoch: int) -> Terms:
     """
     model.eval()
     device, count = corpus.validation.device, corpus.validation.shape[1]
-    drawn, noise = (_generator(device, 0, 0, stream) for stream in range(2))
+    drawn, noise = (_seed(torch.Generator(device), 0, 0, stream) for stream in range(2))
     # Many sets: a model may score the elements of contexts, not queries.
     queries = min(_VALIDATION_SET, count // 2)
     sets = max(1, min(_VALIDATION_BATCH, count // 2) // queries)
@@ -57,43 +60,62 @@ def validate(model: Model, corpus: Corpus, recipe: Recipe, epoch: int) -> Terms:
     return means
 
 
-def train_epoch(
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    corpus: Corpus,
-    recipe: Recipe,
-    seed: int,
-    epoch: int,
-    bar: tqdm,
-) -> Terms:
-    """One pass over the training images; returns the bound's terms, averaged over its steps.
+class Training:
+    """Passes over the training images, a step after the other.
 
-    What it draws depends on seed and epoch only. Raises NotFinite.
+    What a pass draws depends on seed and epoch only. On a GPU steps are replayed, see `StepGraphs`.
     """
-    model.train()
-    device = corpus.train.device
-    generator = _generator(device, seed, epoch)
-    steps = corpus.train.shape[1] // recipe.batch_size
-    before = (epoch - 1) * steps
-    epoch_batches = batches(
-        corpus.train,
-        batch_size=recipe.batch_size,
-        sets=recipe.context_sets,
-        context_sizes=recipe.context_sizes,
-        generator=generator,
-    )
-    terms: list[dict[str, torch.Tensor]] = []
-    for step, batch in enumerate(epoch_batches, before):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step, recipe.epochs * steps)
-        elbo = train_step(
-            model, optimizer, batch, generator, recipe.precision, kl_weight(recipe, step, steps)
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        corpus: Corpus,
+        recipe: Recipe,
+        seed: int,
+    ) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._corpus, self._recipe, self._seed = corpus, recipe, seed
+        self._batches = Batches(
+            corpus.train, batch_size=recipe.batch_size, sets=recipe.context_sets
         )
-        terms.append(elbo.means())
-        bar.update(corpus.distributions * recipe.batch_size)
-        if len(terms) % _CHECK_INTERVAL == 0 or len(terms) == steps:
-            _check_finite(terms[-_CHECK_INTERVAL:], epoch, step)
-    return _averaged(terms)
+        device = corpus.train.device
+        self._generator = torch.Generator(device)
+        on_gpu = device.type == "cuda"
+        self.take = StepGraphs(self.step, self._generator) if on_gpu else self.step
+
+    def epoch(self, number: int, bar: tqdm) -> Terms:
+        """Pass number `number`, from 1; returns the bound's terms, averaged over its steps.
+
+        Raises NotFinite.
+        """
+        self._model.train()
+        _seed(self._generator, self._seed, number)
+        recipe, steps = self._recipe, len(self._batches.starts)
+        before = (number - 1) * steps
+        terms: list[Tensor] = []
+        for step, (start, size) in enumerate(self.shuffled(), before):
+            _set_learning_rate(self._optimizer, learning_rate(recipe, step, recipe.epochs * steps))
+            terms.append(self.take(start, size, kl_weight(recipe, step, steps)))
+            bar.update(self._corpus.distributions * recipe.batch_size)
+            if len(terms) % _CHECK_INTERVAL == 0 or len(terms) == steps:
+                _check_finite(terms[-_CHECK_INTERVAL:], number, step)
+        return _averaged(terms)
+
+    def shuffled(self) -> Iterator[tuple[int, int]]:
+        """Begin a pass: the starts of its batches, and a context size for each."""
+        self._batches.shuffle(self._generator)
+        starts = self._batches.starts
+        sizes = draw_sizes(self._recipe.context_sizes, len(starts), self._generator)
+        return zip(starts, sizes, strict=True)
+
+    def step(self, start: int | Tensor, size: int, kl_weight: float | Tensor) -> Tensor:
+        """The step at one of the starts of a pass; returns TERMS before it, averaged."""
+        batch = self._batches.at(start, size, self._generator)
+        elbo = train_step(
+            self._model, self._optimizer, batch, self._generator, self._recipe.precision, kl_weight
+        )
+        return elbo.means()
 
 
 def train_step(
@@ -102,7 +124,7 @@ def train_step(
     batch: Batch,
     generator: torch.Generator,
     precision: Precision,
-    kl_weight: float,
+    kl_weight: float | Tensor,
 ) -> Elbo:
     """One step of every distribution at once; returns the batch's bound before it."""
     device = batch.queries.device
@@ -119,9 +141,17 @@ def train_step(
     return elbo
 
 
-def _check_finite(terms: list[dict[str, torch.Tensor]], epoch: int, last_step: int) -> None:
+def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _check_finite(terms: list[Tensor], epoch: int, last_step: int) -> None:
     """Raise NotFinite that names the first step whose ELBO is none; one look for many steps."""
-    elbos = torch.stack([step["elbo"] for step in terms]).tolist()
+    elbos = torch.stack(terms)[:, 0].tolist()
     for step, elbo in enumerate(elbos, last_step + 1 - len(elbos)):
         if not math.isfinite(elbo):
             raise _not_finite(f"the ELBO is {elbo} at step {step + 1}, in epoch {epoch}", epoch)
@@ -133,11 +163,9 @@ def _not_finite(what: str, epoch: int) -> NotFinite:
     return NotFinite(what, hint="Lower the recipe's learning_rate" if epoch else untrained)
 
 
-def _averaged(terms: list[dict[str, torch.Tensor]]) -> Terms:
-    return {
-        name: float(torch.stack([step[name] for step in terms]).double().mean())
-        for name in terms[0]
-    }
+def _averaged(terms: list[Tensor]) -> Terms:
+    means = torch.stack(terms).double().mean(0).tolist()
+    return dict(zip(TERMS, means, strict=True))
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -151,6 +179,6 @@ def kl_weight(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return min(1.0, step / warm_up) if warm_up else 1.0
 
 
-def _generator(device: torch.device, *seeds: int) -> torch.Generator:
+def _seed(generator: torch.Generator, *seeds: int) -> torch.Generator:
     state = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(state >> 1)
+    return generator.manual_seed(state >> 1)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from metavae_training.bfloat16 import cpu_has_bf16
 from metavae_training.checkpoint import Checkpoint, Terms, load_checkpoint, save_checkpoint
 from metavae_training.data import Corpus, load_corpus
-from metavae_training.epochs import NotFinite, train_epoch, validate
+from metavae_training.epochs import NotFinite, Training, validate
 from metavae_training.models import MODELS, Model
 from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import DeviceUnavailable, MetavaeError, UnknownName
@@ -105,8 +105,15 @@ def _model_defaults(model: str) -> dict[str, Any]:
 
 
 def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam, every parameter updated by one fused kernel."""
-    return torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
+    """Adam, every parameter updated by one fused kernel; on a GPU its step can be recorded."""
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
+    rate = recipe.learning_rate
+    return torch.optim.Adam(
+        model.parameters(),
+        lr=torch.tensor(rate, device="cuda") if on_gpu else rate,
+        fused=True,
+        capturable=on_gpu,
+    )
 
 
 def fit(
@@ -154,6 +161,7 @@ def _fit(
         with start():
             checkpoint = _begin(path, checkpoint, model, optimizer, corpus)
         log = _Log(out / LOG, checkpoint)
+        training = Training(model, optimizer, corpus, recipe, seed)
         per_epoch = corpus.distributions * _usable(corpus.train.shape[1], recipe.batch_size)
         with (
             _kept(path),
@@ -165,9 +173,7 @@ def _fit(
             # recipe whose model is fitted in closed form.
             for epoch in range(checkpoint.epoch + 1, recipe.epochs + 1):
                 started = time.monotonic()
-                trained = (
-                    train_epoch(model, optimizer, corpus, recipe, seed, epoch, bar) if epoch else {}
-                )
+                trained = training.epoch(epoch, bar) if epoch else {}
                 seconds = time.monotonic() - started
                 validation = validate(model, corpus, recipe, epoch)
                 checkpoint = checkpoint.after_epoch(epoch, validation, model, optimizer)

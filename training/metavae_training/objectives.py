@@ -65,6 +65,9 @@ def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Te
     return DiagonalGaussian(mean.float(), log_variance.expand(x.shape)).log_density(x)
 
 
+TERMS = ("elbo", "log_likelihood", "kl_z", "kl_c")  # of a bound, as logs and checkpoints name them
+
+
 @dataclass(frozen=True)
 class Elbo:
     """The terms of an evidence lower bound, in nats: [...], one per image (Eq. 11, Eq. 13).
@@ -79,14 +82,13 @@ class Elbo:
     kl_c: Tensor | None = None
     kl_c_scale: float = 0.0
 
-    def value(self, kl_weight: float = 1.0) -> Tensor:
+    def value(self, kl_weight: float | Tensor = 1.0) -> Tensor:
         """The bound; with a `kl_weight` below 1, what training maximises during KL warm-up."""
         kl = self.kl_z if self.kl_c is None else self.kl_z + self.kl_c_scale * self.kl_c
         return self.log_likelihood - kl_weight * kl
 
-    def means(self) -> dict[str, Tensor]:
-        """The bound and its terms, averaged: nats per image, KL(c) in nats per set."""
+    def means(self) -> Tensor:
+        """The averages of TERMS: nats per image, KL(c) in nats per set."""
         kl_c = torch.zeros_like(self.kl_z) if self.kl_c is None else self.kl_c
-        terms = {"elbo": self.value(), "log_likelihood": self.log_likelihood}
-        terms |= {"kl_z": self.kl_z, "kl_c": kl_c}
-        return {name: term.detach().mean() for name, term in terms.items()}
+        terms = (self.value(), self.log_likelihood, self.kl_z, kl_c)
+        return torch.stack([term.detach().mean() for term in terms])

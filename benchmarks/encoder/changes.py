@@ -8,11 +8,13 @@ from encoder.closed import Closed
 from encoder.trained import (
     EPOCHS,
     AttentionPooling,
+    FeatureDecoder,
     Modulated,
     NoContext,
     NoDistortion,
     NoLinearPath,
     PixelDecoder,
+    RandomDecoders,
     Trained,
     WeightedKL,
 )
@@ -73,6 +75,15 @@ CHANGES: tuple[Change, ...] = (
     Change("no-context", "the networks without a context", "networks", Trained(NoContext)),
     Change("no-linear-path", "the networks alone", "networks", Trained(NoLinearPath)),
     Change("no-distortion", "trained without distortions", "networks", Trained(NoDistortion)),
+    Change(
+        "random-decoders",
+        "decoders that start at random",
+        "networks",
+        Trained(RandomDecoders),
+    ),
+    Change(
+        "feature-decoder", "decoders of all wavelet features", "networks", Trained(FeatureDecoder)
+    ),
     Change("pixel-decoder", "decoders of pixels", "networks", Trained(PixelDecoder)),
     Change("kl-third", "KL weight 0.3", "networks", Trained(WeightedKL, {"kl_weight": 0.3})),
     Change("kl-triple", "KL weight 3", "networks", Trained(WeightedKL, {"kl_weight": 3.0})),

@@ -57,16 +57,19 @@ class Trained:
 
 
 class NoLinearPath(WaveletMetaVAE):
-    """The networks alone: no linear path beside them, started at random as usual."""
+    """The networks alone: no linear paths beside them, started at random as usual."""
 
     @torch.no_grad()
     def initialise(self, images: Tensor) -> None:
-        """Start the linear path from nothing and keep it there, see `Model`."""
+        """Start the linear paths from nothing and keep them there, see `Model`."""
         super().initialise(images)
-        self.linear_path.weight.zero_()
-        self.linear_path.requires_grad_(False)
-        self.log_variance.zero_()
+        for path in (self.linear_path, self.decoder_path):
+            path.weight.zero_()
+            path.requires_grad_(False)
+        for parameter in (self.log_variance, self.log_noise):
+            parameter.zero_()
         self.aggregation_network.out.reset_parameters()
+        _restart(self.decoders)
 
 
 class NoContext(WaveletMetaVAE):
@@ -82,15 +85,41 @@ class NoDistortion(WaveletMetaVAE):
 
     def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
         """The bound's terms, see `Model`."""
+        return self._bound(batch.queries, _posterior(self, batch, batch.queries), generator)
+
+
+class RandomDecoders(WaveletMetaVAE):
+    """Decoders without a linear path, started at random as usual."""
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Leave the decoders' linear path at nothing, see `Model`."""
+        super().initialise(images)
+        self.decoder_path.weight.zero_()
+        self.decoder_path.requires_grad_(False)
+        _restart(self.decoders)
+
+
+class FeatureDecoder(WaveletMetaVAE):
+    """Decoders that explain all wavelet features, started at random as usual."""
+
+    def __init__(self, *, distributions: int, hidden: int = 200, **rest: Any) -> None:
+        super().__init__(distributions=distributions, hidden=hidden, **rest)
+        size = self.wavelets.features
+        self.decoders = ParallelDecoder(distributions, [self.latent_dim, hidden, hidden, size])
+        self.feature_noise = nn.Parameter(torch.zeros(size))
+
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The bound's terms, see `Model`."""
         target = self._standardised(batch.queries)
-        posterior = _posterior(self, batch, batch.queries)
+        posterior = _posterior(self, batch, self._distorted(batch.queries, generator))
         decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(target.shape)
-        log_likelihood = gaussian_log_likelihood(target, decoded, self.log_noise)
+        log_likelihood = gaussian_log_likelihood(target, decoded, self.feature_noise)
         return Elbo(log_likelihood, posterior.kl_to_standard_normal())
 
 
 class PixelDecoder(WaveletMetaVAE):
-    """Decoders that explain the pixels of the image instead of its wavelet features."""
+    """Decoders that explain the pixels of the image, started at random as usual."""
 
     def __init__(self, *, distributions: int, pixels: int, hidden: int = 200, **rest: Any) -> None:
         super().__init__(distributions=distributions, pixels=pixels, hidden=hidden, **rest)
@@ -156,6 +185,13 @@ class AttentionPooling(WaveletMetaVAE):
         """q(z | D, x), see `Model`."""
         pooled = summary[..., :-1] / summary[..., -1:]
         return self._posterior(self._standardised(x), pooled)
+
+
+def _restart(decoders: ParallelDecoder) -> None:
+    """Start a decoder's last layers at random, as others are."""
+    for parameter in decoders.layers[-1].parameters():
+        bound = decoders.layers[-1].weight.shape[1] ** -0.5
+        nn.init.uniform_(parameter, -bound, bound)
 
 
 def _posterior(model: WaveletMetaVAE, batch: Batch, seen: Tensor) -> DiagonalGaussian:

@@ -6,7 +6,9 @@ longer than to run them. Recorded once, they are launched all together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -56,6 +58,21 @@ class StepGraphs:
     def _record(self, size: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        with (
+            _no_garbage_collection(),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+        ):
             terms = self._step(self._start, size, self._kl_weight)
         return graph, terms
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A graph of an earlier training that is freed while another is recorded would spoil that."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

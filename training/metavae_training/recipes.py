@@ -42,7 +42,7 @@ def _up_to(most: int, of: str = "") -> _Allowed:
 _SIZE = _up_to(1_000_000)
 _MODEL_SETTINGS = {
     **dict.fromkeys(("latent_dim", "context_dim", "hidden"), _SIZE),
-    **dict.fromkeys(("pseudo_sets", "pseudo_set_size"), _SIZE),
+    **dict.fromkeys(("pseudo_sets", "pseudo_set_size", "variates"), _SIZE),
     "orientations": _up_to(180),
     "scales": _up_to(MAX_SCALES, " of octaves"),
     "rescaling": _Allowed(
@@ -216,7 +216,7 @@ _PAPER = ("metavae", "vae", "vae-single", *WITH_SET_LATENT)
 
 def _wavelet_schedules(source: Family) -> dict[str, dict[str, Any]]:
     """Of the models that start from a closed form: what they differ in from the paper's."""
-    epochs = 20 if source.name.startswith("digits") else 2
+    epochs = 20 if source.name.startswith("digits") else 4
     # Neighbouring scales are as little as 5.6% apart: distortions stay below that.
     settings = {"rescaling": 0.05} if source.axis.name == "scale" else {}
     return {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metavae_training.distortion import RESCALING, distorted
-from metavae_training.models.base import Batch, Model
+from metavae_training.models.base import BadModelSetting, Batch, Model
 from metavae_training.models.wavelet_pca import check_latent_dim
 from metavae_training.networks import AggregationNetwork, ParallelDecoder, relu_mlp
 from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
@@ -20,16 +20,20 @@ _RIDGE = 1.0  # times the mean variance of a feature
 class WaveletMetaVAE(Model):
     """MetaVAE on fixed wavelet features, with a linear path beside the networks.
 
-    The encoder sees a distorted image and its decoders explain the wavelet features of the image
-    itself (the denoising bound of Im et al., AAAI 2017, under the MetaELBO, Eq. 11), so that a
-    code spends none of its numbers on what a small distortion changes, nor on pixel detail.
+    The encoder sees a distorted image and its decoders explain the image itself (the denoising
+    bound of Im et al., AAAI 2017, under the MetaELBO, Eq. 11). What they explain is the image's
+    first `variates` canonical variates: the directions of its wavelet features, of unit variance,
+    that two distortions of one image share the most. So a code spends none of its numbers on what
+    a small distortion changes, nor on pixel detail.
 
-    The linear path starts from the canonical correlations of two distortions of one image, and
-    the networks, which see the image beside the pooled context, from zero.
+    Encoder and decoders each have a linear path, which starts from probabilistic canonical
+    correlation analysis (Bach and Jordan, 2005), in closed form; the networks beside them start
+    from zero. The encoder's see the image beside the pooled context.
     """
 
     mean: Tensor
     scale: Tensor
+    directions: Tensor
 
     def __init__(
         self,
@@ -40,31 +44,43 @@ class WaveletMetaVAE(Model):
         hidden: int = 200,
         scales: int = 4,
         orientations: int = 8,
+        variates: int = 80,
         rescaling: float = RESCALING,
     ) -> None:
         super().__init__()
         self.feature_dim = hidden
         self.latent_dim = latent_dim
+        self.variates = variates
         self.rescaling = rescaling
         self.wavelets = WaveletTransform(
             pixels, scales=scales, orientations=orientations, window=6, compress=True
         )
         check_latent_dim(latent_dim, self.wavelets)
         size = self.wavelets.features
+        if not latent_dim <= variates <= size:
+            raise BadModelSetting(
+                f"variates is {variates}, expected {latent_dim} (latent_dim) to {size}, the number"
+                " of wavelet features",
+                hint="Give another variates",
+                field="variates",
+            )
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("scale", torch.ones(()))
         self.linear_path = nn.Linear(size, latent_dim)
         self.log_variance = nn.Parameter(torch.zeros(latent_dim))
         self.summary_network = relu_mlp([size, hidden, hidden])
         self.aggregation_network = AggregationNetwork(size, hidden, hidden, latent_dim)
-        nn.init.zeros_(self.aggregation_network.out.weight)
-        nn.init.zeros_(self.aggregation_network.out.bias)
-        self.decoders = ParallelDecoder(distributions, [latent_dim, hidden, hidden, size])
-        self.log_noise = nn.Parameter(torch.zeros(size))
+        self.register_buffer("directions", torch.zeros(size, variates))
+        self.decoder_path = nn.Linear(latent_dim, variates)
+        self.decoders = ParallelDecoder(distributions, [latent_dim, hidden, hidden, variates])
+        self.log_noise = nn.Parameter(torch.zeros(variates))
+        for last in (self.aggregation_network.out, self.decoders.layers[-1]):
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
 
     @torch.no_grad()
     def initialise(self, images: Tensor) -> None:
-        """Standardise, and fit the linear path to two distortions of each image; see `Model`."""
+        """Standardise, and fit the linear paths to two distortions of each image; see `Model`."""
         generator = torch.Generator(images.device).manual_seed(0)
         count = max(1, min(images.shape[1], _FITTED_IMAGES // len(images)))
         chunks = images[:, :count].flatten(0, 1).split(CHUNK)
@@ -75,13 +91,19 @@ class WaveletMetaVAE(Model):
         variance = total.diagonal()
         self.mean.copy_((means[:size] + means[size:]) / 2)
         self.scale.copy_(variance.mean().rsqrt())
-        self.log_noise.copy_((variance * self.scale.square()).clamp(min=1e-3).log())
 
-        weight, correlation = canonical_directions(total, (shared + shared.T) / 2, self.latent_dim)
-        # A code that explains the share `correlation` of its unit variance leaves the rest open.
-        self.linear_path.weight.copy_((weight * correlation.sqrt()).T / self.scale)
+        weight, correlation = canonical_directions(total, (shared + shared.T) / 2, self.variates)
+        self.directions.copy_(weight / self.scale)
+        # A code that explains the share `kept` of its variate's variance leaves the rest open.
+        kept = correlation[: self.latent_dim]
+        self.linear_path.weight.copy_((self.directions[:, : self.latent_dim] * kept.sqrt()).T)
         self.linear_path.bias.zero_()
-        self.log_variance.copy_((1 - correlation).log())
+        self.log_variance.copy_((1 - kept).log())
+        self.decoder_path.weight.zero_()
+        self.decoder_path.weight.diagonal().copy_(kept.sqrt())
+        self.decoder_path.bias.zero_()
+        self.log_noise.zero_()
+        self.log_noise[: self.latent_dim] = (1 - kept).log()
 
     def features(self, x: Tensor) -> Tensor:
         """Per-image features h(x), see `Model`."""
@@ -94,13 +116,19 @@ class WaveletMetaVAE(Model):
     def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
         """The denoising MetaELBO's inner terms, [distribution, set, query].
 
-        The density is of the standardised wavelet features, in nats per image.
+        The density is of the canonical variates, in nats per image.
         """
         x = batch.queries
-        target = self._standardised(x)
         summary = self.features(batch.contexts).mean(dim=-2, keepdim=True)
-        posterior = self.posterior(self._distorted(x, generator), summary)
-        decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(target.shape)
+        return self._bound(x, self.posterior(self._distorted(x, generator), summary), generator)
+
+    def _bound(self, x: Tensor, posterior: DiagonalGaussian, generator: torch.Generator) -> Elbo:
+        """The terms for images whose codes have these posteriors."""
+        with torch.autocast(x.device.type, enabled=False):
+            target = self._standardised(x) @ self.directions
+        z = posterior.draw(generator)
+        networks = self.decoders(z.flatten(1, 2)).view(target.shape)
+        decoded = self.decoder_path(z).float() + networks.float()
         log_likelihood = gaussian_log_likelihood(target, decoded, self.log_noise)
         return Elbo(log_likelihood, posterior.kl_to_standard_normal())
 
@@ -127,8 +155,8 @@ def canonical_directions(total: Tensor, shared: Tensor, count: int) -> tuple[Ten
     """Directions [feature, count] of unit variance whose two views correlate the most.
 
     total: covariance of a view, shared: of one view with the other, [feature, feature]. Returns
-    the directions and their correlations [count], ascending; a ridge keeps directions of little
-    variance from being chosen for what is noise.
+    the directions and their correlations [count], the largest first; a ridge keeps directions of
+    little variance from being chosen for what is noise.
     """
     size = len(total)
     ridge = _RIDGE * total.diagonal().mean()
@@ -136,7 +164,8 @@ def canonical_directions(total: Tensor, shared: Tensor, count: int) -> tuple[Ten
     whitened = torch.linalg.solve_triangular(lower, shared, upper=False)
     whitened = torch.linalg.solve_triangular(lower, whitened.T, upper=False)
     _, vectors = torch.linalg.eigh((whitened + whitened.T) / 2)
-    directions = torch.linalg.solve_triangular(lower.T, vectors[:, -count:], upper=True)
+    kept = vectors[:, -count:].flip(1)
+    directions = torch.linalg.solve_triangular(lower.T, kept, upper=True)
     directions = directions / (directions * (total @ directions)).sum(0).sqrt()
     correlation = (directions * (shared @ directions)).sum(0)
     return directions, correlation.clamp(1e-3, 1 - 1e-3)

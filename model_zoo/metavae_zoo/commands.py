@@ -45,6 +45,7 @@ class _Probe(BaseModel):
 
     values: Annotated[list[_ProbedValue], Field(min_length=1)]
     context_size: int
+    digest: str
     commit: str
 
 

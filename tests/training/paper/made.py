@@ -22,5 +22,6 @@ def an_item(**fields: object) -> Item:
         "commit": "0123456",
         "data_sha256": "d",
         "recipe_sha256": "r",
+        "bundle_sha256": "b",
     }
     return Item.model_validate(plain | fields)

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from metavae_training.cli import main
 from metavae_training.paper import ceiling, figure7, study
 from metavae_training.paper.distances import transformed_values
+from metavae_zoo.bundle import open_bundle
 from metavae_zoo.commit import code_commit
 from metavae_zoo.families import family
 
@@ -33,6 +34,10 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(tmp_path):
     results = tmp_path / "results" / "table2-quick.json"
     items = json.loads(results.read_text())["items"]
     assert {item["commit"] for item in items} == {code_commit()}
+    (measured,) = (tmp_path / "runs").glob("quick/metavae-*/seed-0/metavae-*")
+    assert bundles_of(items, "metavae") == {open_bundle(measured).card.digest[:16]}
+    assert len(bundles_of(items, "untrained") - bundles_of(items, "metavae")) == 1
+    assert bundles_of(items, "pca") == bundles_of(items, "cnn") == {""}
     # 8 values: two draws of two encoders, three floors, a ceiling.
     assert len(items) == 8 * (2 * 2 + 3 + 1)
 
@@ -46,11 +51,15 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(tmp_path):
     assert "**A quick version**" in first.stdout
     assert call(*options, "--redraw").stdout == first.stdout
 
-    results.write_text(results.read_text().replace('"schema": 1', '"schema": 7'))
+    results.write_text(results.read_text().replace('"schema": 2', '"schema": 7'))
     refused = call(*options)
     assert refused.exit_code == 1
-    assert "has schema version 7, this metavae reads 1" in refused.stderr
+    assert "has schema version 7, this metavae reads 2" in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def bundles_of(items: list[dict], model: str) -> set[str]:
+    return {item["bundle_sha256"] for item in items if item["model"] == model}
 
 
 SMALLEST = ["--quick", "--seeds", 1, "--contexts", 1, "--device", "cpu", "--train-size", 50]

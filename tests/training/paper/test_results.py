@@ -98,7 +98,7 @@ def test_a_write_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"schema": 2}, "has schema version 2, this metavae reads 1"),
+        ({"schema": 1}, "has schema version 1, this metavae reads 2"),
         ({"schema": None}, "has schema version None"),
         ({"protocol": {"train_size": 300}}, "holds results of the protocol"),
         ({"items": [{"accuracy": 1}]}, "is not a results file"),
@@ -119,7 +119,7 @@ def test_a_file_of_another_version_or_protocol_is_refused(tmp_path, change, says
     assert "Move it away" in str(refused.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": 1, "ite'])
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": 2, "ite'])
 def test_what_is_no_results_file_is_refused_and_kept(tmp_path, content):
     (tmp_path / "table2.json").write_text(content)
     with pytest.raises(BadResults, match="is not a results file"):

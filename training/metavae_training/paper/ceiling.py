@@ -103,6 +103,7 @@ class CeilingCell(Cell):
                 seed=self.seed,
                 value=self.value,
                 accuracy=accuracy,
+                bundle_sha256="",
                 **self.study.made_by(self.family, asdict(self.settings)),
             )
         ]

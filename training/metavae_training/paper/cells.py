@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metavae_training.jobs import Job
+from metavae_training.paper.provenance import bundle_hash
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
 from metavae_training.paper.trained import bundle_of, is_trained
@@ -190,6 +191,7 @@ class FloorCell(Cell):
                 value=at["value"],
                 accuracy=at["floors"][name],
                 **self.study.made_of(self.recipe.family, None),
+                bundle_sha256="",
                 commit=found["commit"],
             )
             for at in found["values"]
@@ -243,6 +245,7 @@ def model_items(
             draw=draw,
             accuracy=accuracy,
             **study.made_of(job.recipe.family, job.recipe),
+            bundle_sha256=bundle_hash(found["digest"]),
             commit=found["commit"],
         )
         for at in found["values"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metavae_training.paper.cells import TrainedCell, complete
+from metavae_training.paper.provenance import bundle_hash
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.trained import bundle_of
 from metavae_zoo.embedder import Embedder, OnnxEmbedder
@@ -59,6 +60,7 @@ class DistanceCell(TrainedCell):
                 draw=draw,
                 distance=distance,
                 spread=spread,
+                bundle_sha256=bundle_hash(embedder.card.digest),
                 **self.study.made_by(self.recipe.family, self.recipe),
             )
             for draw in range(self.study.draws if takes_context else 1)

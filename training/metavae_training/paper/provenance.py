@@ -38,6 +38,11 @@ def hash_of(settings: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
+def bundle_hash(digest: str) -> str:
+    """A short form of a card's digest, which tells a bundle's very weights and graphs."""
+    return digest[:_DIGITS]
+
+
 @cache
 def data_hash(family_name: str, data_root: Path | None) -> str:
     """A short sha256 of a family's data set; raises DataUnavailable."""

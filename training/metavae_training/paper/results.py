@@ -21,7 +21,7 @@ from metavae_zoo.card import Accuracy
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import make_writable, write_whole
 
-SCHEMA = 1
+SCHEMA = 2
 
 Kind = Literal["model", "floor", "ceiling", "distance"]
 Key = tuple[str, str, str, str, int, str, str, int, float, int]
@@ -40,7 +40,8 @@ class Item(BaseModel):
     whose images' codes were compared with the base images' (distance and spread). `seed` is the
     training's, None for what is not drawn; `context` is where the context came from, `none` for a
     model that takes none, and `draw` counts draws of it. `commit` is the code's, `-dirty` where
-    that had been changed; the other two are sha256 sums.
+    that had been changed; the others are short sha256 sums, that of the bundle empty where none
+    was measured. Whether an item is still good is a matter of data and recipe alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -61,6 +62,7 @@ class Item(BaseModel):
     commit: str
     data_sha256: str
     recipe_sha256: str
+    bundle_sha256: str
 
     @property
     def key(self) -> Key:

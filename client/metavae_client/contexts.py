@@ -1,10 +1,13 @@
 """The contexts that a probed model is given: the right ones, or wrong ones on purpose.
 
-What wrong ones cost tells whether a model uses its context.
+What wrong ones cost tells whether a model uses its context. A classifier that is fitted under wrong
+ones loses nothing by a shift that is the same for all images; one that is fitted under right ones
+and only tested under wrong ones does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,18 +27,17 @@ _PIXELS = 1  # spawn key of the pixel permutation
 
 
 class Contexts:
-    """One context per distribution, part and draw, for one embedder.
+    """One context per distribution, part and draw, for one embedder, all of one source.
 
     `source` is `own` (of the same distribution), `other` (of the one at the value half the
     family's list of values further on, cyclic), `shuffled` (the own images, their pixels in one
-    seeded disorder) or `zeros` (a summary of zeros, without images).
-    Raises BadSettings for a model without a context, unless it is `own`.
+    seeded disorder) or `zeros` (a summary of zeros, without images). A model that takes no context
+    is given none.
     """
 
     def __init__(
         self, embedder: Embedder, sample: Sample, size: int, source: ContextFrom = "own"
     ) -> None:
-        check_source(embedder.card, source)
         self._embedder, self._sample, self._size, self._source = embedder, sample, size, source
         self._needed = embedder.card.needs_context
 
@@ -85,11 +87,14 @@ class Contexts:
         return rows[..., rng.permutation(rows.shape[-1])].reshape(images.shape)
 
 
-def check_source(card: ModelCard, source: ContextFrom) -> None:
+def check_sources(card: ModelCard, sources: Mapping[Part, ContextFrom]) -> None:
     """Raise BadSettings where a model that takes no context would be given a wrong one."""
-    if source != "own" and not card.needs_context:
-        raise BadSettings(
-            f"--context-from is {source}, but model {card.name} embeds without a context",
-            hint="Leave --context-from out, or give a --model that takes a context",
-            field="context_from",
-        )
+    options: dict[Part, str] = {"train": "context_from", "test": "test_context_from"}
+    for part, option in options.items():
+        if sources[part] != "own" and not card.needs_context:
+            flag = option.replace("_", "-")
+            raise BadSettings(
+                f"--{flag} is {sources[part]}, but model {card.name} embeds without a context",
+                hint=f"Leave --{flag} out, or give a --model that takes a context",
+                field=option,
+            )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from metavae_client.errors import BadFile
 from metavae_client.result import Measurement, ProbeResult, ValueResult
-from metavae_client.table import floor_label, protocol_line, with_interval
+from metavae_client.table import floor_label, protocol_line, title, with_interval
 from metavae_zoo.card import Interval
 
 if TYPE_CHECKING:
@@ -92,11 +92,12 @@ def _draw(result: ProbeResult) -> Figure:
     axes.set_ylabel(f"accuracy of {result.protocol.title}")
     axes.yaxis.grid(True, color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_title(result.name, loc="left", fontsize=10.5, pad=18)
+    heading = title(result)
+    axes.set_title(result.name, loc="left", fontsize=10.5, pad=7 + 11 * len(heading))
     axes.text(
         0,
         1.03,
-        f"{result.protocol.title} at the held-out values of {result.family}, {result.split} split",
+        "\n".join(heading),
         transform=axes.transAxes,
         fontsize=8,
         color="0.3",

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from metavae_client.classifiers import Codes, fitting_pool
-from metavae_client.contexts import Contexts
+from metavae_client.contexts import Contexts, check_sources
 from metavae_client.floors import FLOORS, Encode, fit_pca, pixels, random_projection
 from metavae_client.held_out import check_unseen
 from metavae_client.protocols import Linear, Protocol
@@ -29,9 +29,10 @@ from metavae_client.settings import ProbeSettings
 from metavae_client.trial import EncodedTrial, Score, Trial
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embedder
-from metavae_zoo.families import family
+from metavae_zoo.families import Part, family
 from metavae_zoo.published import TABLE_2_SOURCE, table_2
 
+ContextsOf = dict[Part, Contexts]  # those of what is fitted on, and of what is tested
 Fits = list[Future[list[Score]]]  # in the order of draws
 Scores = dict[tuple[int, float], list[Score]]  # by classifier and value, in the order of draws
 
@@ -55,10 +56,15 @@ def run_probe(
     if not allow_seen:
         check_unseen(embedder.card, values, split)
     sample = Sample(values, split, settings, data_root)
-    contexts = Contexts(embedder, sample, settings.context_size, settings.context_from)
+    check_sources(embedder.card, settings.sources)
+    contexts: ContextsOf = {
+        part: Contexts(embedder, sample, settings.context_size, source)
+        for part, source in settings.sources.items()
+    }
     protocol = settings.protocol
     protocol.check(sample)
-    draws = protocol.own_draws or (settings.contexts if contexts.vary else 1)
+    vary = any(one.vary for one in contexts.values())
+    draws = protocol.own_draws or (settings.contexts if vary else 1)
     with (
         fitting_pool() as pool,
         tqdm(
@@ -88,7 +94,7 @@ def _steps(sample: Sample, protocol: Protocol, draws: int, floors: int) -> int:
 def _fit_model(
     pool: ThreadPoolExecutor,
     embedder: Embedder,
-    contexts: Contexts,
+    contexts: ContextsOf,
     sample: Sample,
     protocol: Protocol,
     draws: int,
@@ -96,7 +102,7 @@ def _fit_model(
 ) -> Fits:
     def encode(draw: int, pick: Pick) -> Codes:
         bar.set_postfix_str(f"{sample.family.axis.name} {pick.value:g}")
-        summary = contexts.summary(pick.value, pick.part, draw)
+        summary = contexts[pick.part].summary(pick.value, pick.part, draw)
         codes = embedder.embed(sample.images(pick), summary).mean
         bar.update()
         return codes
@@ -160,7 +166,7 @@ def _result(
     card: ModelCard,
     settings: ProbeSettings,
     sample: Sample,
-    contexts: Contexts,
+    contexts: ContextsOf,
     model: Scores,
     floors: dict[str, Scores],
 ) -> ProbeResult:
@@ -173,7 +179,7 @@ def _result(
             tuple(
                 ValueResult(
                     value,
-                    context_value=contexts.value(value),
+                    context_value=contexts["test"].value(value),
                     draws=accuracies(model, classifier, value),
                     floor_draws={
                         name: accuracies(scores, classifier, value)
@@ -201,9 +207,10 @@ def _result(
         train_size=sample.train_size,
         test_size=sample.test_size,
         train_values=split.train_values,
-        contexts=draws if contexts.vary else 1,
-        context_size=contexts.size,
-        context_from=settings.context_from if card.needs_context else None,
+        contexts=draws if any(one.vary for one in contexts.values()) else 1,
+        context_size=max(one.size for one in contexts.values()),
+        context_from=settings.sources["train"] if card.needs_context else None,
+        test_context_from=settings.sources["test"] if card.needs_context else None,
         measurements=measurements,
         converged=all(
             score.converged
@@ -218,7 +225,7 @@ def _result(
 def _published(card: ModelCard, settings: ProbeSettings) -> PublishedFigure | None:
     """The paper's figure, of a model at its own family and split, by the paper's own protocol."""
     place = (settings.family, settings.split)
-    plain = isinstance(settings.protocol, Linear) and settings.context_from == "own"
+    plain = isinstance(settings.protocol, Linear) and set(settings.sources.values()) == {"own"}
     if not plain or (card.family, card.split) != place:
         return None
     accuracy = table_2(card.model, *place)

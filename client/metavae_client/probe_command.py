@@ -87,6 +87,12 @@ class Numbers(click.ParamType):
     " values further on), the own with one shuffle of their pixels, a summary of zeros.",
 )
 @click.option(
+    "--test-context-from",
+    type=click.Choice(SOURCES),
+    help="The same of the tested images alone, for classifiers that are fitted under the contexts"
+    " of --context-from.  [default: as --context-from]",
+)
+@click.option(
     "--contexts",
     type=click.IntRange(1, 1000),
     help=f"Context draws, over which the intervals are.  [default: {CONTEXTS}]",
@@ -121,6 +127,7 @@ def probe(
     train_size: int | None,
     test_size: int | None,
     context_from: ContextFrom,
+    test_context_from: ContextFrom | None,
     contexts: int | None,
     context_size: int | None,
     seed: int,
@@ -153,7 +160,8 @@ def probe(
     protocol = _protocol(protocol_name, shots=shots, label_draws=label_draws, neighbours=neighbours)
     if only and not floors:
         raise click.UsageError("give --floor or --no-floors, not both")
-    _check_context_options(protocol, context_from, contexts, context_size)
+    only_zeros = context_from == "zeros" and test_context_from in ("zeros", None)
+    _check_context_options(protocol, only_zeros, contexts, context_size)
     settings = ProbeSettings(
         family=family_name,
         split=split,
@@ -163,6 +171,7 @@ def probe(
         contexts=CONTEXTS if contexts is None else contexts,
         context_size=CONTEXT_SIZE if context_size is None else context_size,
         context_from=context_from,
+        test_context_from=test_context_from,
         seed=seed,
         floors=(only or FLOORS) if floors else (),
     )
@@ -188,7 +197,7 @@ def _protocol(name: str, **options: object) -> Protocol:
 
 
 def _check_context_options(
-    protocol: Protocol, source: ContextFrom, contexts: int | None, size: int | None
+    protocol: Protocol, only_zeros: bool, contexts: int | None, size: int | None
 ) -> None:
     """Wrong usage where a number was given that would say nothing."""
     if contexts is not None and protocol.own_draws is not None:
@@ -197,7 +206,7 @@ def _check_context_options(
             " of its labels: give --label-draws"
         )
     for option, number in (("--contexts", contexts), ("--context-size", size)):
-        if number is not None and source == "zeros":
+        if number is not None and only_zeros:
             raise click.UsageError(f"{option} is not for --context-from zeros, which has no images")
 
 

@@ -26,7 +26,8 @@ class PublishedFigure:
 class ValueResult:
     """Accuracy at one held-out value: the model's per draw, and the floors'.
 
-    `context_value` is the value whose images were the context, None where there was none.
+    `context_value` is the value whose images were the context of the tested images, None where
+    there was none.
     `floor_draws` maps the names of FLOORS to accuracies, per draw of labels where these are drawn;
     it is empty where no floors were asked for.
     """
@@ -99,9 +100,10 @@ class ProbeResult:
 
     `train_size` counts the train images per value that there were to fit on, at the
     `train_values` for Transfer, else at the held-out ones. `contexts` counts the context draws
-    (1 where they do not vary), `context_size` the images of each; `context_from` is None for a
-    model that takes no context. `converged` tells whether every classifier did.
-    The same for a remote and an in-process embedder.
+    (1 where they do not vary), `context_size` the images of each. `context_from` is the source of
+    those that classifiers were fitted under, `test_context_from` of those that they were tested
+    under; both are None for a model that takes no context. `converged` tells whether every
+    classifier did. The same for a remote and an in-process embedder.
     """
 
     name: str
@@ -120,6 +122,7 @@ class ProbeResult:
     contexts: int
     context_size: int
     context_from: ContextFrom | None
+    test_context_from: ContextFrom | None
     measurements: tuple[Measurement, ...]
     converged: bool
     paper: PublishedFigure | None
@@ -159,6 +162,7 @@ class ProbeResult:
             "contexts": self.contexts,
             "context_size": self.context_size,
             "context_from": self.context_from,
+            "test_context_from": self.test_context_from,
             "converged": self.converged,
             "paper": self.paper and {"accuracy": self.paper.accuracy, "source": self.paper.source},
             **self._measured(),
@@ -170,7 +174,8 @@ class ProbeResult:
 
     def to_record(self) -> ProbeRecord | None:
         """The result as a model card holds it; None unless it is by the paper's protocol."""
-        if not isinstance(self.protocol, Linear) or self.context_from not in ("own", None):
+        wrong = {self.context_from, self.test_context_from} - {"own", None}
+        if wrong or not isinstance(self.protocol, Linear):
             return None
         [measurement] = self.measurements
         return ProbeRecord(

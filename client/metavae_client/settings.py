@@ -8,6 +8,7 @@ from metavae_client.contexts import ContextFrom
 from metavae_client.errors import BadSettings
 from metavae_client.floors import FLOORS
 from metavae_client.protocols import Linear, Protocol
+from metavae_zoo.families import Part
 from metavae_zoo.summary import CONTEXT_SIZE
 
 CONTEXTS = 5
@@ -19,9 +20,10 @@ class ProbeSettings:
 
     `train_size` and `test_size` take a seeded subset of each value's images; None takes all, or
     what the protocol bounds itself to. `contexts` is the number of context draws, each of
-    `context_size` images without replacement; `context_from` says which images. FewShot draws a
-    context with each of its label draws instead. `floors` names those that stand beside the model.
-    Raises BadSettings for a size below 1 and for an unknown floor.
+    `context_size` images without replacement; `context_from` says which images, and
+    `test_context_from` which they are where classifiers are tested, None for the same. FewShot
+    draws a context with each of its label draws instead. `floors` names those that stand beside
+    the model. Raises BadSettings for a size below 1 and for an unknown floor.
     """
 
     family: str
@@ -32,8 +34,14 @@ class ProbeSettings:
     contexts: int = CONTEXTS
     context_size: int = CONTEXT_SIZE
     context_from: ContextFrom = "own"
+    test_context_from: ContextFrom | None = None
     seed: int = 0
     floors: tuple[str, ...] = FLOORS
+
+    @property
+    def sources(self) -> dict[Part, ContextFrom]:
+        """Where the contexts of the images come from that are fitted on, and of those tested."""
+        return {"train": self.context_from, "test": self.test_context_from or self.context_from}
 
     def __post_init__(self) -> None:
         for option in ("train_size", "test_size", "contexts", "context_size"):

@@ -22,8 +22,7 @@ def probe_table(result: ProbeResult) -> str:
 
     return "\n".join(
         [
-            f"{result.name}: accuracy of {result.protocol.title} at the held-out values of"
-            f" {result.family}, {result.split} split",
+            f"{result.name}: accuracy of {'; '.join(title(result))}",
             "",
             line(header),
             rule,
@@ -34,6 +33,14 @@ def probe_table(result: ProbeResult) -> str:
             *_notes(result),
         ]
     )
+
+
+def title(result: ProbeResult) -> list[str]:
+    """What the accuracies are of; in a second part that they are under two kinds of contexts."""
+    where = f"at the held-out values of {result.family}, {result.split} split"
+    fitted, tested = result.context_from, result.test_context_from
+    contexts = f"contexts: {fitted} where fitted, {tested} where tested"
+    return [f"{result.protocol.title} {where}"] + [contexts] * (fitted != tested)
 
 
 def floor_label(name: str, latent_dim: int) -> str:
@@ -93,17 +100,19 @@ def _by_shots(result: ProbeResult) -> tuple[list[str], list[list[str]], list[lis
 
 
 def _context(result: ProbeResult) -> str:
-    if result.context_from is None:
+    if result.context_from is None or result.test_context_from is None:
         return "no context"
-    if result.context_from == "zeros":
-        return "a summary of zeros in place of a context"
     images = {
-        "own": "images",
-        "other": f"images of another {result.axis}",
-        "shuffled": "images with shuffled pixels",
-    }[result.context_from]
-    plural = "s" * (result.contexts > 1)
-    return f"{result.contexts} context draw{plural} of {result.context_size} {images}"
+        "own": f"{result.context_size} images",
+        "other": f"{result.context_size} images of another {result.axis}",
+        "shuffled": f"{result.context_size} images with shuffled pixels",
+        "zeros": "a summary of zeros in place of a context",
+    }
+    fitted, tested = images[result.context_from], images[result.test_context_from]
+    draws = f"{result.contexts} context draw{'s' * (result.contexts > 1)}"
+    if fitted != tested:
+        return f"{draws}: {fitted} where classifiers are fitted, {tested} where they are tested"
+    return fitted if result.context_from == "zeros" else f"{draws} of {fitted}"
 
 
 def _notes(result: ProbeResult) -> list[str]:
@@ -114,12 +123,12 @@ def _notes(result: ProbeResult) -> list[str]:
             " 60,000 train and 10,000 test images)"
         )
     notes += [protocol_line(result), result.note]
-    if result.context_from == "other":
+    if result.test_context_from == "other":
         pairs = ", ".join(
             f"{value.context_value:g} for {value.value:g}"
             for value in result.measurements[0].values
         )
-        notes.append(f"Contexts are of {result.axis} {pairs}")
+        notes.append(f"Contexts of tested images are of {result.axis} {pairs}")
     if result.draws > 1:
         notes.append(f"± is a 95% interval over the {result.draws} {_drawn(result)}")
     if not result.converged:

@@ -134,8 +134,15 @@ def test_every_protocol_can_be_asked_for(client, tmp_path):
 def test_a_wrong_context_can_be_asked_for_and_is_told(client, source):
     arguments = [*DIGITS, *SIZES, "--no-floors", "--json", "--context-from", source]
     found = json.loads(client("probe", *arguments).stdout)
-    assert found["context_from"] == source
+    assert (found["context_from"], found["test_context_from"]) == (source, source)
     assert found["record"] is None
+
+
+def test_a_wrong_context_of_the_tested_images_alone_can_be_asked_for(client):
+    arguments = [*DIGITS, *SIZES, "--no-floors", "--test-context-from", "zeros", "--contexts", 1]
+    found = client("probe", *arguments)
+    assert found.exit_code == 0, found.output
+    assert "contexts: own where fitted, zeros where tested" in found.stdout
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,7 @@ def test_a_wrong_context_can_be_asked_for_and_is_told(client, source):
         (["--protocol", "knn", "--neighbours", "0"], "'--neighbours': 0"),
         (["--protocol", "linaer"], "'--protocol'"),
         (["--context-from", "nowhere"], "'--context-from'"),
+        (["--test-context-from", "nowhere"], "'--test-context-from'"),
         (["--floor", "roof"], "'--floor'"),
         (["--floor", "pca", "--no-floors"], "--floor or --no-floors"),
         (["--context-from", "zeros", "--context-size", "5"], "--context-size is not for"),

@@ -10,7 +10,7 @@ import pytest
 from metavae_client.contexts import SOURCES, Contexts
 from metavae_client.errors import BadSettings
 from metavae_client.probe import run_probe
-from metavae_client.protocols import FewShot, Linear, Transfer
+from metavae_client.protocols import FewShot, Knn, Linear, Transfer
 from metavae_client.sample import Sample
 from metavae_zoo.families import family
 from metavae_zoo.summary import Summary
@@ -105,6 +105,38 @@ def test_a_wrong_context_changes_the_model_and_not_its_floors(local, small, resu
     assert wrong.measurements[0].floors == result.measurements[0].floors
 
 
+@pytest.mark.parametrize("protocol", [Linear(), Transfer(), FewShot((1,), label_draws=2), Knn(3)])
+def test_wrong_contexts_of_tested_images_alone_leave_what_is_fitted_on_as_it_is(
+    spy, small, protocol
+):
+    tested = {image.tobytes() for value in HELD_OUT for image in DIGITS.images(value, "test")}
+
+    def summaries(**sources):
+        """Those of the images that are fitted on, and of those that are tested."""
+        watched = spy()
+        run_probe(watched, replace(small, protocol=protocol, contexts=1, floors=(), **sources))
+        totals = {"fitted": set(), "tested": set()}
+        for images, summary in watched.embedded:
+            totals["tested" if images[0].tobytes() in tested else "fitted"].add(
+                summary.total.tobytes()
+            )
+        return totals
+
+    right = summaries()
+    wrong = summaries(context_from="other")
+    mixed = summaries(test_context_from="other")
+    assert mixed == {"fitted": right["fitted"], "tested": wrong["tested"]}
+    assert mixed["tested"].isdisjoint(right["tested"])
+
+
+def test_a_test_under_zeros_still_draws_the_contexts_of_the_fit(local, small):
+    settings = replace(small, test_context_from="zeros", floors=())
+    result = run_probe(local, settings)
+    assert (result.contexts, result.context_size) == (2, 20)
+    assert (result.context_from, result.test_context_from) == ("own", "zeros")
+    assert {value.context_value for value in result.measurements[0].values} == {None}
+
+
 @pytest.mark.parametrize("size", [1, 37])
 def test_a_context_has_as_many_images_as_asked(given, size):
     assert {len(context) for context in given("own", context_size=size, contexts=1)} == {size}
@@ -114,4 +146,6 @@ def test_a_context_has_as_many_images_as_asked(given, size):
 def test_a_model_without_a_context_cannot_be_given_a_wrong_one(contextless, small, source):
     with pytest.raises(BadSettings, match=f"--context-from is {source}, .* without a context"):
         run_probe(contextless, replace(small, context_from=source))
+    with pytest.raises(BadSettings, match=f"--test-context-from is {source}, .* without a context"):
+        run_probe(contextless, replace(small, test_context_from=source))
     assert contextless.embedded == []

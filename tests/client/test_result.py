@@ -72,7 +72,22 @@ def test_the_table_tells_what_was_fitted_and_whose_contexts_there_were(transfer)
     assert "2 context draws of 20 images of another rotation" in table
     assert "fitted on 1,000 images" in table
     assert "60,000 spread evenly" in table
-    assert "Contexts are of rotation -160 for 20, -140 for 40" in table
+    assert "Contexts of tested images are of rotation -160 for 20, -140 for 40" in table
+
+
+def test_a_test_under_other_contexts_than_those_of_the_fit_is_told(local, small, tmp_path):
+    settings = replace(small, test_context_from="shuffled", floors=())
+    result = run_probe(local, settings)
+    told = "contexts: own where fitted, shuffled where tested"
+    heading, *_ = probe_table(result).splitlines()
+    assert heading.endswith(f"contiguous split; {told}")
+    assert "20 images where classifiers are fitted, 20 images with shuffled" in probe_table(result)
+    with rc_context({"svg.fonttype": "none"}):
+        save_plot(result, tmp_path / "probe.svg")
+    assert told in (tmp_path / "probe.svg").read_text()
+    found = json.loads(result.to_json())
+    assert (found["context_from"], found["test_context_from"]) == ("own", "shuffled")
+    assert found["record"] is None
 
 
 def test_a_fit_that_was_cut_off_is_told(result):
@@ -131,6 +146,7 @@ def test_the_papers_figure_stands_beside_its_own_protocol_and_context_only(
     for protocol in (Transfer(), FewShot((1,), label_draws=1), Knn(3)):
         assert run_probe(local, replace(quick, protocol=protocol)).paper is None
     assert run_probe(local, replace(quick, context_from="shuffled")).paper is None
+    assert run_probe(local, replace(quick, test_context_from="shuffled")).paper is None
 
 
 @pytest.mark.parametrize("model", ["metavae", "vhe-vampprior", "vhe"])

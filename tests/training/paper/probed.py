@@ -20,7 +20,7 @@ def items_of(study: Study, cell: ModelCell | FloorCell) -> list[Item]:
         at = [
             {"value": value, "draws": [accuracy] * study.draws, "floors": names} for value in values
         ]
-        return {"context_size": 100, "values": at, "commit": "0123456", "digest": "b" * 64}
+        return {"context_from": "own", "values": at, "commit": "0123456", "digest": "b" * 64}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cells_module, "probe", probed)

@@ -117,13 +117,18 @@ def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
 def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(tmp_path, smaller):
     items = measured(tmp_path, "context", "--models", "metavae,vae")
     assert {item["model"] for item in items} == {"metavae"}
-    assert {(item["context"], item["context_size"]) for item in items} == {
-        ("own", 1),
-        ("own", 10),
-        ("own", 100),
-        ("other", 100),
-        ("shuffled", 100),
-        ("zeros", 0),
+    assert {
+        (item["context"], item["context_size"], item.get("test_context")) for item in items
+    } == {
+        ("own", 1, None),
+        ("own", 10, None),
+        ("own", 100, None),
+        ("other", 100, None),
+        ("shuffled", 100, None),
+        ("zeros", 0, None),
+        ("own", 100, "other"),
+        ("own", 100, "shuffled"),
+        ("own", 100, "zeros"),
     }
     assert not (tmp_path / "runs" / "quick" / "vae-digits-rotation-contiguous").exists()
 

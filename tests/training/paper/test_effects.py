@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from metavae_training.paper.effects import Condition, balanced_seed_means, effect, paragraph
+from metavae_training.paper.condition import Condition
+from metavae_training.paper.effects import Question, balanced_seed_means, effect, paragraph
 from metavae_training.paper.methods import models
 
 from .made import an_item
 
 RIGHT, OTHER, ONE = Condition("own", 100), Condition("other", 100), Condition("own", 1)
+TESTED = Condition("own", 100, "other")
 FAMILIES = ["digits-rotation", "digits-skew"]
 
 
@@ -22,6 +24,7 @@ def items_of(model, accuracies, condition):
             family=family,
             accuracy=accuracy,
             context=condition.context,
+            test_context=condition.test_context,
             context_size=condition.size,
         )
         for seed, accuracy in enumerate(accuracies)
@@ -30,8 +33,11 @@ def items_of(model, accuracies, condition):
 
 
 def told(items):
-    wrong = {OTHER: "another distribution's"}
-    return paragraph(items, models(["metavae", "vhe"]), FAMILIES, RIGHT, wrong, [ONE, RIGHT])
+    questions = [
+        Question("in fit and test", {OTHER: "another distribution's"}),
+        Question("in the test alone", {TESTED: "another distribution's"}),
+    ]
+    return paragraph(items, models(["metavae", "vhe"]), FAMILIES, RIGHT, questions, [ONE, RIGHT])
 
 
 def test_a_loss_that_every_seed_has_is_told_as_one():
@@ -41,19 +47,25 @@ def test_a_loss_that_every_seed_has_is_told_as_one():
         *items_of("metavae", [0.90, 0.80, 0.70], ONE),
         *items_of("vhe", [0.50, 0.60, 0.70], RIGHT),
         *items_of("vhe", [0.60, 0.50, 0.71], OTHER),
+        *items_of("vhe", [0.20, 0.30, 0.40], TESTED),
     ]
     text = told(items)
-    assert "A wrong context costs accuracy for MetaVAE." in text
-    assert "No loss by a wrong context is shown for VHE." in text
+    assert "A wrong context in fit and test costs accuracy for MetaVAE." in text
+    assert "No loss by a wrong context in fit and test is shown for VHE." in text
+    assert "A wrong context in the test alone costs accuracy for VHE." in text
     assert "MetaVAE has an accuracy of 0.800" in text
-    assert "changes by -0.100 ± 0.000 with another distribution's" in text
+    assert "in fit and test that changes by -0.100 ± 0.000 with another distribution's" in text
+    assert "in the test alone that changes by -0.300 ± 0.000 with another distribution's" in text
     assert "From 1 to 100 right images it changes by +0.000 ± 0.000" in text
-    assert text.count("not measured") == 1  # the one image of VHE
+    # The one image of VHE, and MetaVAE's test alone.
+    assert text.count("not measured") == 2
 
 
 def test_one_seed_shows_no_loss():
     text = told([*items_of("vhe", [0.5], RIGHT), *items_of("vhe", [0.1], OTHER)])
-    assert "One seed alone cannot show whether a wrong context costs accuracy: VHE." in text
+    assert (
+        "several seeds to show whether a wrong context in fit and test costs accuracy: VHE." in text
+    )
     assert "-0.400 (one seed)" in text
 
 

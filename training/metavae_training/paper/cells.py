@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metavae_training.jobs import Job
+from metavae_training.paper.condition import NONE, RIGHT, Condition, condition_of
 from metavae_training.paper.provenance import bundle_hash
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
@@ -15,7 +16,6 @@ from metavae_training.paper.trained import bundle_of, is_trained
 from metavae_training.recipes import Recipe
 from metavae_zoo.commands import probe_command
 from metavae_zoo.families import family
-from metavae_zoo.summary import CONTEXT_SIZE
 
 SEEDLESS_FLOORS = ("raw_pixels", "pca")
 PROJECTION = "random_projection"
@@ -77,12 +77,10 @@ class TrainedCell(Cell):
 class ModelCell(TrainedCell):
     """A trained model's accuracy at every held-out value, given contexts of one kind."""
 
-    context: str = "own"
-    context_size: int = CONTEXT_SIZE
+    condition: Condition = RIGHT
 
     def __str__(self) -> str:
-        plain = (self.context, self.context_size) == ("own", CONTEXT_SIZE)
-        given = "" if plain else f", context {self.context} {self.context_size}"
+        given = "" if self.condition == RIGHT else f", context {self.condition}"
         return f"{self.job}{given}"
 
     def found(self, results: Results) -> list[Item] | None:
@@ -95,14 +93,13 @@ class ModelCell(TrainedCell):
             seed=self.seed,
             **self.study.still_good(self.recipe.family, self.recipe),
         )
-        conditions = ((self.context, self.context_size), ("none", 0))
-        of_context = [item for item in items if (item.context, item.context_size) in conditions]
+        of_context = [*self.condition.of(items), *NONE.of(items)]
         return complete(of_context, held_out(self.recipe), self.study.draws)
 
     def measure(self) -> list[Item]:
         """Probe the model by the client's command."""
-        found = probe(self.study, self.job, self.context, self.context_size, floors=())
-        return model_items(self.study, self.job, found, self.context, self.context_size)
+        found = probe(self.study, self.job, self.condition, floors=())
+        return model_items(self.study, self.job, found, self.condition)
 
 
 @dataclass(frozen=True)
@@ -177,8 +174,8 @@ class FloorCell(Cell):
 
     def measure(self) -> list[Item]:
         """Probe the untrained encoder by the client's command, with the floors beside it."""
-        found = probe(self.study, self.job, "own", CONTEXT_SIZE, floors=self._names, seed=self.seed)
-        untrained = model_items(self.study, self.job, found, "own", CONTEXT_SIZE)
+        found = probe(self.study, self.job, RIGHT, floors=self._names, seed=self.seed)
+        untrained = model_items(self.study, self.job, found, RIGHT)
         made = self.study.made_of(self.recipe.family, self._initialisation)
         as_floor = {"kind": "floor", "model": self._untrained, **made}
         return [item.model_copy(update=as_floor) for item in untrained] + [
@@ -207,8 +204,7 @@ def probe_protocol(study: Study) -> dict[str, Any]:
 def probe(
     study: Study,
     job: Job,
-    context: str,
-    context_size: int,
+    condition: Condition,
     *,
     floors: Sequence[str],
     seed: int = 0,
@@ -216,10 +212,12 @@ def probe(
     """What `metavae-client probe` finds of a run's model; `floors` are measured beside it."""
     bundle = bundle_of(job, study.data_root)
     words: list[object] = ["--seed", seed]
-    if context != "own":
-        words += ["--context-from", context]
-    if context != "zeros":
-        words += ["--contexts", study.draws, "--context-size", context_size]
+    if condition.context != "own":
+        words += ["--context-from", condition.context]
+    if condition.test_context:
+        words += ["--test-context-from", condition.test_context]
+    if condition.drawn:
+        words += ["--contexts", study.draws, "--context-size", condition.size]
     words += [word for name in floors for word in ("--floor", name)] or ["--no-floors"]
     for option in ("train_size", "test_size", "data_root"):
         if (given := getattr(study, option)) is not None:
@@ -227,11 +225,9 @@ def probe(
     return probe_command(bundle, *words)
 
 
-def model_items(
-    study: Study, job: Job, found: dict[str, Any], context: str, context_size: int
-) -> list[Item]:
+def model_items(study: Study, job: Job, found: dict[str, Any], condition: Condition) -> list[Item]:
     """The items of a probe; a model that takes no context has none."""
-    takes_context = found["context_size"] > 0 or context == "zeros"
+    given = NONE if found["context_from"] is None else condition
     return [
         Item(
             kind="model",
@@ -240,8 +236,9 @@ def model_items(
             split=job.recipe.split,
             seed=job.seed,
             value=at["value"],
-            context=context if takes_context else "none",
-            context_size=context_size if takes_context else 0,
+            context=given.context,
+            test_context=given.test_context,
+            context_size=given.size,
             draw=draw,
             accuracy=accuracy,
             **study.made_of(job.recipe.family, job.recipe),
@@ -265,7 +262,7 @@ def complete(items: Iterable[Item], values: Sequence[float], draws: int) -> list
     """
     items = [item for item in items if item.draw < draws]
     drawn = {(item.value, item.draw) for item in items}
-    if all(item.context in ("none", "zeros") for item in items):
+    if not any(condition_of(item).drawn for item in items):
         draws = 1
     wanted = {(value, draw) for value in values for draw in range(draws)}
     return items if drawn >= wanted else None

@@ -10,7 +10,8 @@ from metavae_training.models import MODELS
 from metavae_training.paper.aggregate import over_seeds, with_seeds
 from metavae_training.paper.cells import ModelCell, probe_protocol
 from metavae_training.paper.collect import collect, model_cells
-from metavae_training.paper.effects import Condition, balanced_seed_means, of_condition, paragraph
+from metavae_training.paper.condition import RIGHT, Condition
+from metavae_training.paper.effects import Question, balanced_seed_means, paragraph
 from metavae_training.paper.figures import (
     draw_line,
     draw_points,
@@ -31,20 +32,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RIGHT = Condition("own", CONTEXT_SIZE)
-WRONG = {
-    Condition("other", CONTEXT_SIZE): "another distribution's",
-    Condition("shuffled", CONTEXT_SIZE): "its own with shuffled pixels",
-    Condition("zeros", 0): "a summary of zeros",
+_KINDS = {
+    "other": "another distribution's",
+    "shuffled": "its own with shuffled pixels",
+    "zeros": "a summary of zeros",
 }
+_BOTH = {
+    Condition(kind, 0 if kind == "zeros" else CONTEXT_SIZE): label for kind, label in _KINDS.items()
+}
+_TEST = {Condition("own", CONTEXT_SIZE, kind): label for kind, label in _KINDS.items()}
+_QUESTIONS = (
+    Question("in fit and test", _BOTH),
+    Question("in the test alone", _TEST),
+)
 _SIZES = (1, 2, 5, 10, 50, 100, 500)
 _QUICK_SIZES = (1, 10, 100)
 _CONTEXTS = (
     f"A context is {CONTEXT_SIZE} images, unless another number is given, of the same part of the"
     " data, and serves all images of a draw. Another distribution is that of the value half the"
     " family's list of values further on; one shuffle of the pixels serves all images; a summary of"
-    " zeros is what no image has, and nothing is drawn for it. The classifier is fitted anew under"
-    " each context: a shift that is the same for all images costs it nothing."
+    " zeros is what no image has, and nothing is drawn for it. A classifier whose train and test"
+    " images both have a wrong context is fitted under it: a shift that is the same for all images"
+    " costs it nothing. Where the test images alone have one, the classifier is that of the right"
+    " context."
 )
 
 
@@ -65,7 +75,7 @@ def context(study: Study) -> Report:
     return Report(
         title=f"Does the context matter? Accuracy at the held-out values, {study.splits[0]} split",
         sections=[
-            paragraph(items, methods, study.families, RIGHT, WRONG, _own(study)),
+            paragraph(items, methods, study.families, RIGHT, _QUESTIONS, _own(study)),
             _kinds_table(items, methods, study.families),
             _sizes_table(items, methods, study),
             protocol_note(study, context=_CONTEXTS, ceiling=False),
@@ -83,20 +93,24 @@ def _own(study: Study) -> list[Condition]:
 
 def _cells(study: Study) -> Iterator[ModelCell]:
     """Every model under every condition, the right context first."""
-    for condition in dict.fromkeys([RIGHT, *WRONG, *_own(study)]):
+    for condition in dict.fromkeys([RIGHT, *_BOTH, *_TEST, *_own(study)]):
         for cell in model_cells(study):
-            yield ModelCell(study, cell.recipe, cell.seed, condition.context, condition.size)
+            yield ModelCell(study, cell.recipe, cell.seed, condition)
 
 
 def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> str:
-    labels = {RIGHT: "its own distribution's", **WRONG}
+    own = "its own distribution's"
+    labels = {RIGHT: (own, own)}
+    labels |= {condition: (label, label) for condition, label in _BOTH.items()}
+    labels |= {condition: (own, label) for condition, label in _TEST.items()}
     rows = []
     for method in methods:
-        for condition, label in labels.items():
-            here = of_condition(method.of(items), condition)
+        for condition, (fitted, tested) in labels.items():
+            here = condition.of(method.of(items))
             by_family = [[item for item in here if item.family == family] for family in families]
-            rows.append([method.label, label, *(with_seeds(over_seeds(f)) for f in by_family)])
-    return markdown_table(["", "context", *families], rows)
+            numbers = [with_seeds(over_seeds(one)) for one in by_family]
+            rows.append([method.label, fitted, tested, *numbers])
+    return markdown_table(["", "context in the fit", "in the test", *families], rows)
 
 
 def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study) -> str:
@@ -104,7 +118,7 @@ def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study)
     rows = []
     for method in methods:
         means = [
-            balanced_seed_means(of_condition(method.of(items), condition), study.families)
+            balanced_seed_means(condition.of(method.of(items)), study.families)
             for condition in conditions
         ]
         intervals = [confidence_interval(list(one.values())) if one else None for one in means]
@@ -115,17 +129,22 @@ def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study)
 
 
 def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:
-    """Above: accuracy against the size of the right context. Below: right and wrong contexts."""
+    """Accuracy against the size of the right context; below, under right and wrong contexts.
+
+    The last row, where test images alone have wrong ones, has a range of its own.
+    """
     columns = len(study.families)
-    figure = new_figure(1 + 3.1 * columns, 5.6)
-    panels = figure.subplots(2, columns, squeeze=False, sharey="col")
+    figure = new_figure(1 + 3.1 * columns, 8.2)
+    panels = figure.subplots(3, columns, squeeze=False)
     for column, family in enumerate(study.families):
         here = [item for item in items if item.family == family]
+        panels[1, column].sharey(panels[0, column])
         _draw_sizes(panels[0, column], here, methods, _own(study))
-        _draw_kinds(panels[1, column], here, methods)
+        _draw_kinds(panels[1, column], here, methods, [RIGHT, *_BOTH], "context in fit and test")
+        _draw_kinds(panels[2, column], here, methods, [RIGHT, *_TEST], "context in the test alone")
         panels[0, column].set_title(family, loc="left")
-    for row in range(2):
-        panels[row, 0].set_ylabel("accuracy")
+    for row in panels:
+        row[0].set_ylabel("accuracy")
     shared_legend(figure, columns=len(methods) or 1)
     return figure
 
@@ -134,7 +153,7 @@ def _draw_sizes(
     axes: Axes, items: Sequence[Item], methods: Sequence[Method], conditions: Sequence[Condition]
 ) -> None:
     for method in methods:
-        at = {one.size: over_seeds(of_condition(method.of(items), one)) for one in conditions}
+        at = {one.size: over_seeds(one.of(method.of(items))) for one in conditions}
         draw_line(axes, method, {size: one for size, one in at.items() if one})
     axes.set_xscale("log")
     axes.set_xticks([one.size for one in conditions], [str(one.size) for one in conditions])
@@ -143,12 +162,18 @@ def _draw_sizes(
     quiet_grid(axes)
 
 
-def _draw_kinds(axes: Axes, items: Sequence[Item], methods: Sequence[Method]) -> None:
-    kinds = [RIGHT, *WRONG]
+def _draw_kinds(
+    axes: Axes,
+    items: Sequence[Item],
+    methods: Sequence[Method],
+    kinds: Sequence[Condition],
+    label: str,
+) -> None:
     for row, method in enumerate(methods):
         aside = 0.1 * (row - (len(methods) - 1) / 2)
-        at = [over_seeds(of_condition(method.of(items), kind)) for kind in kinds]
+        at = [over_seeds(kind.of(method.of(items))) for kind in kinds]
         draw_points(axes, method, {x + aside: one for x, one in enumerate(at) if one})
-    axes.set_xticks(range(len(kinds)), [kind.context for kind in kinds])
-    axes.set_xlabel("where the context comes from")
+    axes.set_xticks(range(len(kinds)), [kind.test_context or kind.context for kind in kinds])
+    axes.set_xlim(-0.5, len(kinds) - 0.5)
+    axes.set_xlabel(label)
     quiet_grid(axes)

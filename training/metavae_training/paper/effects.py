@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metavae_training.paper.aggregate import seed_means
+from metavae_training.paper.condition import Condition
 from metavae_training.paper.methods import Method
 from metavae_training.paper.results import Item
 from metavae_zoo.card import Interval
@@ -16,16 +17,11 @@ from metavae_zoo.statistics import confidence_interval
 Seed = int | None
 
 
-class Condition(NamedTuple):
-    """Where a context comes from, and how many images it has."""
+class Question(NamedTuple):
+    """Wrong contexts that are looked at together: what they are given to, and what each is."""
 
-    context: str
-    size: int
-
-
-def of_condition(items: Sequence[Item], condition: Condition) -> list[Item]:
-    """Items that were given such a context."""
-    return [item for item in items if (item.context, item.context_size) == condition]
+    given: str
+    wrong: Mapping[Condition, str]
 
 
 def balanced_seed_means(items: Sequence[Item], families: Sequence[str]) -> dict[Seed, float]:
@@ -51,49 +47,72 @@ def paragraph(
     methods: Sequence[Method],
     families: Sequence[str],
     right: Condition,
-    wrong: Mapping[Condition, str],
+    questions: Sequence[Question],
     sizes: Sequence[Condition],
 ) -> str:
     """What the numbers say, model by model; nothing in it but what is in the items."""
+    wrong = [condition for question in questions for condition in question.wrong]
     said: list[str] = []
-    matters: dict[str, bool | None] = {}
+    matters: dict[str, dict[str, bool | None]] = {question.given: {} for question in questions}
     for method in methods:
         means = {
-            condition: balanced_seed_means(of_condition(method.of(items), condition), families)
+            condition: balanced_seed_means(condition.of(method.of(items)), families)
             for condition in dict.fromkeys([right, *wrong, *sizes])
         }
         if not means[right]:
             continue
-        changes = {
-            label: effect(means[right], means[condition]) for condition, label in wrong.items()
-        }
-        # Several looks for one claim: each is as much surer (Bonferroni).
-        surer = 1 - 0.05 / max(1, len(wrong))
-        sure = [effect(means[right], means[condition], surer) for condition in wrong]
-        known = any(change and change.half_width is not None for change in sure)
-        matters[method.label] = any(map(_is_loss, sure)) if known else None
+        for question in questions:
+            matters[question.given][method.label] = _is_costly(question, means, right)
         growth = effect(means[sizes[0]], means[sizes[-1]])
         said.append(
             f"- {method.label} has an accuracy of {np.mean(list(means[right].values())):.3f} with"
-            f" {right.size} right images; that changes {_listed(changes)}. From {sizes[0].size} to"
-            f" {sizes[-1].size} right images it changes by {_words(growth)}."
+            f" {right.size} right images."
+            + "".join(f" {_answer(question, means, right)}" for question in questions)
+            + f" From {sizes[0].size} to {sizes[-1].size} right images it changes by"
+            f" {_words(growth)}."
         )
+    verdicts = [one for given, answers in matters.items() for one in _verdict(given, answers)]
     how = (
         f"Means over {', '.join(families)}; changes are paired by training seed, ± is their 95%"
         " interval over seeds."
     )
-    return "\n".join([" ".join([*_verdict(matters), how]), "", *said]) if said else ""
+    return "\n".join([" ".join([*verdicts, how]), "", *said]) if said else ""
 
 
-def _verdict(matters: Mapping[str, bool | None]) -> list[str]:
-    """Which models lose accuracy by a wrong context, more surely than seeds vary."""
+def _is_costly(
+    question: Question, means: Mapping[Condition, Mapping[Seed, float]], right: Condition
+) -> bool | None:
+    """Whether one of the wrong contexts costs accuracy more surely than seeds vary.
+
+    None where one seed alone, or nothing, is there.
+    """
+    # Several looks for one claim: each is as much surer (Bonferroni).
+    surer = 1 - 0.05 / max(1, len(question.wrong))
+    sure = [effect(means[right], means[condition], surer) for condition in question.wrong]
+    known = any(change and change.half_width is not None for change in sure)
+    return any(map(_is_loss, sure)) if known else None
+
+
+def _answer(
+    question: Question, means: Mapping[Condition, Mapping[Seed, float]], right: Condition
+) -> str:
+    """The change by each of the wrong contexts."""
+    changes = [
+        f"by {_words(effect(means[right], means[condition]))} with {label}"
+        for condition, label in question.wrong.items()
+    ]
+    return f"With a wrong context {question.given} that changes {'; '.join(changes)}."
+
+
+def _verdict(given: str, matters: Mapping[str, bool | None]) -> list[str]:
+    """Which models lose accuracy by a wrong context that is given like this."""
     sentences = {
-        True: "A wrong context costs accuracy for {}.",
-        False: "No loss by a wrong context is shown for {}.",
-        None: "One seed alone cannot show whether a wrong context costs accuracy: {}.",
+        True: "A wrong context {} costs accuracy for {}.",
+        False: "No loss by a wrong context {} is shown for {}.",
+        None: "It takes several seeds to show whether a wrong context {} costs accuracy: {}.",
     }
     return [
-        sentence.format(", ".join(labels))
+        sentence.format(given, ", ".join(labels))
         for answer, sentence in sentences.items()
         if (labels := [label for label, does in matters.items() if does is answer])
     ]
@@ -103,10 +122,6 @@ def _is_loss(change: Interval | None) -> bool:
     return (
         change is not None and change.half_width is not None and change.mean + change.half_width < 0
     )
-
-
-def _listed(changes: Mapping[str, Interval | None]) -> str:
-    return "; ".join(f"by {_words(change)} with {label}" for label, change in changes.items())
 
 
 def _words(change: Interval | None) -> str:

@@ -24,7 +24,7 @@ from metavae_zoo.files import make_writable, write_whole
 SCHEMA = 2
 
 Kind = Literal["model", "floor", "ceiling", "distance"]
-Key = tuple[str, str, str, str, int, str, str, int, float, int]
+Key = tuple[str, str, str, str, int, str, str, str, int, float, int]
 
 
 class BadResults(MetavaeError):
@@ -39,7 +39,8 @@ class Item(BaseModel):
     `value` is the held-out value that was probed (accuracy), or the value of the family `varied`
     whose images' codes were compared with the base images' (distance and spread). `seed` is the
     training's, None for what is not drawn; `context` is where the context came from, `none` for a
-    model that takes none, and `draw` counts draws of it. `commit` is the code's, `-dirty` where
+    model that takes none, `test_context` where that of the tested images came from, None for the
+    same; `draw` counts draws of them. `commit` is the code's, `-dirty` where
     that had been changed; the others are short sha256 sums, that of the bundle empty where none
     was measured. Whether an item is still good is a matter of data and recipe alone.
     """
@@ -54,6 +55,7 @@ class Item(BaseModel):
     value: float
     varied: str | None = None
     context: str = "none"
+    test_context: str | None = None
     context_size: int = 0
     draw: int = 0
     accuracy: Accuracy | None = None
@@ -75,6 +77,7 @@ class Item(BaseModel):
             self.seed if self.seed is not None else -1,
             self.varied or "",
             self.context,
+            self.test_context or "",
             self.context_size,
             self.value,
             self.draw,
@@ -83,7 +86,7 @@ class Item(BaseModel):
     def to_json(self) -> str:
         """The item as a line of JSON, without what it does not have."""
         fields = self.model_dump()
-        optional = ("varied", "accuracy", "distance", "spread")
+        optional = ("varied", "test_context", "accuracy", "distance", "spread")
         return json.dumps({k: v for k, v in fields.items() if k not in optional or v is not None})
 
 

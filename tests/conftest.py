@@ -23,9 +23,11 @@ from metavae_training.checkpoint import Checkpoint
 from metavae_training.export import export
 from metavae_training.fit import fit
 from metavae_training.recipes import RECIPES
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.errors import DataUnavailable
+from metavae_zoo.bundle import ENCODE, Bundle
+from metavae_zoo.errors import DataUnavailable, DeviceUnavailable
 from metavae_zoo.families import mnist
+from metavae_zoo.graph import open_graph
+from metavae_zoo.index import find_bundle
 from metavae_zoo.places import token_file
 
 MODEL = "metavae-digits-rotation-contiguous"
@@ -99,6 +101,15 @@ def mnist_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cuda() -> None:
+    """For tests that need a GPU which ONNX Runtime really runs on; skipped where there is none."""
+    try:
+        open_graph(find_bundle(MODEL).path / ENCODE, device="cuda")
+    except DeviceUnavailable as error:
+        pytest.skip(f"ONNX Runtime has no CUDA device: {error.message}")
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A real MetaVAE over rotated digits (no download), trained for seconds."""
     recipe = dataclasses.replace(RECIPES[MODEL], epochs=6)
@@ -133,6 +144,12 @@ def server(bundle: Bundle, serve: Serve) -> Iterator[RunningServer]:
     """One server for the whole session."""
     with serve([bundle]) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def find_settings() -> Callable[[], Settings]:
+    """Settings for any number of servers, one after another."""
+    return free_settings
 
 
 @pytest.fixture

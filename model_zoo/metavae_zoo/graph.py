@@ -33,12 +33,21 @@ class Graph(Protocol):
         ...
 
 
-def open_graph(path: Path, *, device: Device, threads: int | None) -> Graph:
+def open_graph(
+    path: Path, *, device: Device, threads: int | None = None, tf32: bool = False
+) -> Graph:
     """The graph of an ONNX file on a device; `threads` bounds its CPU threads (None: all cores).
 
-    Raises BadBundle for a file that is none, DeviceUnavailable where the device cannot be had.
+    `tf32` lets matrix products and convolutions on CUDA round what they multiply to 10 bits of
+    mantissa. Raises BadBundle for a file that is none, DeviceUnavailable where the device cannot be
+    had or has no TF32.
     """
-    session = _session(path, device, threads)
+    if tf32 and device != "cuda":
+        raise DeviceUnavailable(
+            f"TF32 was asked for on {device}, and is of CUDA alone",
+            hint="Choose `--device cuda`, or leave --precision at fp32",
+        )
+    session = _session(path, device, threads, tf32)
     if device == "cpu":
         return PlainGraph(session)
     try:
@@ -124,7 +133,9 @@ def _repeated(array: NDArray, rows: int) -> NDArray:
 _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
-def _session(path: Path, device: Device, threads: int | None) -> onnxruntime.InferenceSession:
+def _session(
+    path: Path, device: Device, threads: int | None, tf32: bool = False
+) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
@@ -135,7 +146,9 @@ def _session(path: Path, device: Device, threads: int | None) -> onnxruntime.Inf
     settings: list[str | tuple[str, dict[str, str]]] = [provider]
     if device == "cuda":
         onnxruntime.preload_dlls()
-        settings = [(provider, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
+        # ONNX Runtime's own default is TF32.
+        of_cuda = {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
+        settings = [(provider, of_cuda)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     # Spinning threads win microseconds for one session and starve every neighbour.

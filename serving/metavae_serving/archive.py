@@ -78,8 +78,9 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
     refuse_if_running(store)
     settings = replace(settings, models={name: settings.of(name) for name in names})
     for bundle in bundles:
-        _check_settings(bundle, settings.of(bundle.card.name))
-        OnnxEmbedder(bundle, device=settings.of(bundle.card.name).device)
+        of_model = settings.of(bundle.card.name)
+        _check_settings(bundle, of_model)
+        OnnxEmbedder(bundle, device=of_model.device, tf32=of_model.precision == "tf32")
     try:
         with replacing_folder(store) as scratch:
             for bundle in bundles:
@@ -163,14 +164,14 @@ def _check_replaceable(store: Path) -> None:
 
 
 def _check_settings(bundle: Bundle, settings: ModelSettings) -> None:
-    """Refuse a precision that costs nobody knows what, or that the device does not have."""
+    """Refuse int8 where it costs nobody knows what, and where the device does not have it."""
     name, results = bundle.card.name, bundle.card.results
     if bundle.card.precision == "int8":
         raise BadBundle(
             f"{bundle.path} is {name} in int8 already",
             hint="Give the model that it was made of, with --precision int8",
         )
-    if settings.precision == "fp32":
+    if settings.precision != "int8":
         return
     if settings.device != "cpu":
         raise DeviceUnavailable(
@@ -191,7 +192,7 @@ def _archive(bundle: Bundle, folder: Path, settings: ModelSettings) -> None:
     # The archiver gathers files in a temporary folder under the model's name: one of its own
     # keeps two runs apart, and beside the archive it needs no space on another disk.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        if settings.precision != bundle.card.precision:
+        if settings.precision == "int8":
             from metavae_serving.quantize import quantize  # which needs onnx
 
             bundle = quantize(bundle, Path(scratch, "quantized"))

@@ -32,6 +32,7 @@ from metavae_serving.settings import (
 )
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, GivenPath, version_option
+from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE
 from metavae_zoo.places import default_store, run_folder, token_file
 
 _SERVER = Settings()
@@ -95,9 +96,11 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         _per_model(
             "--precision",
-            click.Choice(["fp32", "int8"]),
+            click.Choice(["fp32", "int8", "tf32"]),
             "What matrix products are computed in; int8 may be faster, on the CPU alone, for models"
-            f" whose cards say what it costs in accuracy.  [default: {_MODEL.precision}]",
+            " whose cards say what it costs in accuracy; tf32 may be, on CUDA alone, where"
+            f" embeddings are within {TF32_TOLERANCE:g} of those of the CPU, and within"
+            f" {GOLDEN_TOLERANCE['cuda']:g} without.  [default: {_MODEL.precision}]",
         ),
         _per_model(
             "--batch-size",
@@ -218,20 +221,27 @@ def start_command(
 @_store
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ready_command(store: Path, as_json: bool) -> None:
-    """Exit with 0 if every worker of every model is ready, and list them.
+    """Exit with 0 if every worker of every model is ready, and list them and their devices.
 
     A token that has expired is renewed, in the key file.
     """
-    found = launch.ready(store)
+    found, settings = launch.ready(store), read_settings(store)
     if as_json:
         listed = [
-            {"model": one.model, "id": one.id, "pid": one.pid, "status": one.status}
+            {
+                "model": one.model,
+                "device": settings.of(one.model).device,
+                "id": one.id,
+                "pid": one.pid,
+                "status": one.status,
+            }
             for one in found
         ]
-        click.echo(json.dumps({"url": read_settings(store).url, "workers": listed}))
+        click.echo(json.dumps({"url": settings.url, "workers": listed}))
         return
-    for worker in found:
-        click.echo(f"{worker.model}  worker {worker.id}  pid {worker.pid}  {worker.status}")
+    for one in found:
+        where = f"worker {one.id} on {settings.of(one.model).device}"
+        click.echo(f"{one.model}  {where}  pid {one.pid}  {one.status}")
 
 
 @main.command("stop")

@@ -112,7 +112,8 @@ def load(context: Context) -> Answerer:
             hint=f"Pack the model again: `metavae-serve pack {context.model_name}`",
         ) from None
     threads = settings.threads or max(1, usable_cores() // settings.workers)
-    embedder = OnnxEmbedder(bundle, device=device, threads=threads)
+    tf32 = settings.precision == "tf32"
+    embedder = OnnxEmbedder(bundle, device=device, threads=threads, tf32=tf32)
     for images in BUCKETS if device == "cuda" else _WARM_UP:
         blank = np.zeros((images, *embedder.card.image_shape), np.uint8)
         embedder.embed(blank, embedder.summarize(blank))

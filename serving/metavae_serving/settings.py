@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from metavae_serving.errors import BadHost
 from metavae_serving.wire import MAX_IMAGES
-from metavae_zoo.card import Precision
 from metavae_zoo.cores import usable_cores
 from metavae_zoo.graph import Device
 
@@ -16,6 +16,8 @@ LOOPBACK = "127.0.0.1"
 CORES_PER_WORKER = 4  # more threads than that find little to share in one request
 MOST_BATCH_IMAGES = 65_536  # that a request may have to wait for beside its own
 MOST_WORKERS = 4  # unless somebody asks for more: each takes some 400 MB
+
+ServedPrecision = Literal["fp32", "int8", "tf32"]
 
 _TOKEN_MINUTES = 30 * 24 * 60
 
@@ -27,7 +29,8 @@ class ModelSettings:
     Where no number of threads is given, the workers share the machine's cores evenly. A worker
     takes up to `batch_size` requests at a time, and waits `max_batch_delay` milliseconds for them
     to come: 1, the default, waits for nothing. A request may hold `max_images` images.
-    `precision` is what matrix products are computed in, see `quantize`.
+    `precision` is what matrix products are computed in: `int8` on the CPU alone, see `quantize`,
+    and `tf32` on CUDA alone.
     """
 
     workers: int = 1
@@ -36,7 +39,7 @@ class ModelSettings:
     max_batch_delay: int = 1
     max_images: int = MAX_IMAGES
     device: Device = "cpu"
-    precision: Precision = "fp32"
+    precision: ServedPrecision = "fp32"
 
 
 def default_workers(device: Device) -> int:

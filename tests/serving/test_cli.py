@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from metavae_serving import cli
 from metavae_serving.cli import main
 from metavae_serving.configuration import CONFIGURATION, read_settings
 from metavae_serving.settings import ModelSettings
@@ -62,6 +63,7 @@ def test_each_model_can_have_its_own_settings(bundle, tmp_path, monkeypatch):
         (("--workers", "two"), "not a valid integer"),
         (("--batch-size", "0"), "0 is not in the range"),
         (("--device", "tpu"), "'tpu' is not one of"),
+        (("--precision", "bf16"), "'bf16' is not one of"),
         (("--batch-size", "17"), "69632 images, 65536 at most. Lower --batch-size"),
     ],
 )
@@ -69,6 +71,17 @@ def test_settings_of_models_that_are_none_are_one_clear_error(bundle, tmp_path, 
     code, output = serve("pack", str(bundle.path), "--store", str(tmp_path / "s"), *words)
     assert code == 2
     assert says in output
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("device", [(), ("--device", "cpu")])
+def test_tf32_is_refused_on_the_cpu(bundle, tmp_path, monkeypatch, device):
+    monkeypatch.setattr(cli, "best_device", lambda bundle: "cpu")
+    words = ("--precision", f"{bundle.card.name}=tf32", *device)
+    code, output = serve("pack", str(bundle.path), "--store", str(tmp_path / "s"), *words)
+    assert code == 1
+    assert "TF32 was asked for on cpu, and is of CUDA alone" in output
+    assert "leave --precision at fp32" in output
     assert not (tmp_path / "s").exists()
 
 
@@ -109,6 +122,7 @@ sys.meta_path.insert(0, Without())
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name in MISSING else found(name)
+from metavae_serving import cli
 from metavae_serving.cli import main
 main()
 """

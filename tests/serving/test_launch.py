@@ -62,6 +62,7 @@ def test_ready_lists_the_workers_of_a_running_server(server, bundle):
     assert code == 0
     [worker] = json.loads(output)["workers"]
     assert (worker["model"], worker["status"]) == (bundle.card.name, "READY")
+    assert worker["device"] == "cpu"
     assert psutil.pid_exists(worker["pid"])
 
 

@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 
 from metavae_zoo import graph
 from metavae_zoo.bundle import ENCODE
+from metavae_zoo.errors import DeviceUnavailable
 from metavae_zoo.graph import BucketGraph, PlainGraph, open_graph
 
 
@@ -78,6 +79,25 @@ def _of_an_earlier_version(path, folder):
     earlier = PlainGraph(graph._session(folder / "earlier.onnx", "cpu", 1))
     assert earlier._repeats
     return earlier
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_cuda_is_asked_for_tf32_only_where_it_is_wanted(path, monkeypatch, tf32):
+    asked = []
+
+    def session(path, options, providers):
+        asked.extend(providers)
+        raise RuntimeError("no GPU is needed to see what one is asked for")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", session)
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    with pytest.raises(DeviceUnavailable, match="no session could be made"):
+        open_graph(path, device="cuda", tf32=tf32)
+    [(provider, options)] = asked
+    assert provider == "CUDAExecutionProvider"
+    assert options["use_tf32"] == ("1" if tf32 else "0")
+    with pytest.raises(DeviceUnavailable, match="TF32 was asked for on cpu"):
+        open_graph(path, device="cpu", tf32=True)
 
 
 def test_the_cpu_runs_as_many_rows_as_there_are(path):

@@ -38,6 +38,7 @@ from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.cores import usable_cores
 from metavae_zoo.files import make_writable
+from metavae_zoo.graph import Device
 from metavae_zoo.places import token_file
 from publish import publish
 from served.cases import CASES, Case, measure
@@ -50,7 +51,10 @@ from served.serving import authorization, serving
 
 SCHEMA = 1
 MODEL = "metavae-mnist-rotation-contiguous"
-RESULTS = Path(__file__).parent / "results" / "serving.json"
+RESULTS = {
+    "cpu": Path(__file__).parent / "results" / "serving.json",
+    "cuda": Path(__file__).parent / "results" / "serving-cuda.json",
+}
 CONTEXTS = (10, 1_000, 100_000)
 OURS, FLOOR, CEILING, INT8 = "metavae", "no-op handler", "in process", "int8"
 _INT8_PORTS = 10  # above the others
@@ -59,6 +63,13 @@ _WARM_UP = 4  # times as long as a turn
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
 @click.option("--model", default=MODEL, show_default=True, help="A model of the zoo, or a path.")
+@click.option(
+    "--device",
+    type=click.Choice(list(RESULTS)),
+    default="cpu",
+    show_default=True,
+    help="Where the model runs, served and in process.",
+)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Of a worker [default: cores/workers].")
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
@@ -76,10 +87,14 @@ _WARM_UP = 4  # times as long as a turn
     help="Sizes of contexts, repeatable.",
 )
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"[default: {', '.join(f'{path.name} on {one}' for one, path in RESULTS.items())},"
+    " in benchmarks/results]",
 )
 def main(
     model: str,
+    device: Device,
     workers: int,
     threads: int | None,
     batch_size: int,
@@ -87,13 +102,14 @@ def main(
     seconds: float,
     rounds: int,
     contexts: tuple[int, ...],
-    out: Path,
+    out: Path | None,
 ) -> None:
     """Measure a served model against a handler that does nothing and ONNX Runtime in process."""
+    out = out or RESULTS[device]
     make_writable(out.parent)
     bundle = bundle_of(model)
-    settings = ModelSettings(workers=workers, threads=threads, batch_size=batch_size)
-    machine = describe_machine(torch.device("cpu"), usable_cores()) | {"versions": _versions()}
+    settings = ModelSettings(workers=workers, threads=threads, batch_size=batch_size, device=device)
+    machine = describe_machine(torch.device(device), usable_cores()) | {"versions": _versions()}
     with (
         _serving(bundle, settings, port) as (store, startup),
         _serving_int8(bundle, settings, port + _INT8_PORTS) as int8_store,
@@ -139,8 +155,12 @@ def _serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[tup
 
 @contextmanager
 def _serving_int8(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[Path | None]:
-    """Another server over the model in int8: its store; None where nobody knows what it costs."""
-    if bundle.card.results is None or bundle.card.results.int8 is None:
+    """Another server over the model in int8: its store.
+
+    None where nobody knows what it costs, and on a GPU, which does not compute so.
+    """
+    results = bundle.card.results
+    if settings.device != "cpu" or results is None or results.int8 is None:
         yield None
         return
     with serving(bundle, dataclasses.replace(settings, precision="int8"), port) as store:
@@ -155,14 +175,13 @@ def _cases(
     rounds: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    threads = settings.threads or max(1, usable_cores() // settings.workers)
     # Java compiles what it has run a few thousand times: a server that is up has done so.
     for served in filter(None, (store, int8_store)):
         busiest = Message.post(*_request(bundle, served, CASES[0]))
         run(busiest, clients=8, seconds=_WARM_UP * seconds)
     found = []
     with (
-        closing(Ceiling(bundle.path, processes=settings.workers, threads=threads)) as ceiling,
+        closing(Ceiling(bundle.path, settings)) as ceiling,
         tqdm(CASES, desc="cases", disable=None) as bar,
     ):
         for case in bar:

@@ -9,20 +9,27 @@ from pathlib import Path
 
 import numpy as np
 
+from metavae_serving.settings import ModelSettings
 from metavae_zoo.bundle import open_bundle
+from metavae_zoo.cores import usable_cores
 from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.graph import Device
 from served.load import Run
 
 _embedder: OnnxEmbedder | None = None
 
 
 class Ceiling:
-    """As many processes as the model has workers, each with as many threads."""
+    """As many processes as the model has workers, each with as many threads, on its device."""
 
-    def __init__(self, bundle: Path, *, processes: int, threads: int) -> None:
-        self._processes = processes
+    def __init__(self, bundle: Path, settings: ModelSettings) -> None:
+        self._processes = settings.workers
+        threads = settings.threads or max(1, usable_cores() // settings.workers)
         self._pool = ProcessPoolExecutor(
-            processes, get_context("spawn"), initializer=_load, initargs=(bundle, threads)
+            settings.workers,
+            get_context("spawn"),
+            initializer=_load,
+            initargs=(bundle, threads, settings.device),
         )
 
     def run(self, queries: int, seconds: float) -> Run:
@@ -36,9 +43,9 @@ class Ceiling:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _load(bundle: Path, threads: int) -> None:
+def _load(bundle: Path, threads: int, device: Device) -> None:
     global _embedder
-    _embedder = OnnxEmbedder(open_bundle(bundle), threads=threads)
+    _embedder = OnnxEmbedder(open_bundle(bundle), threads=threads, device=device)
 
 
 def _embed(count: int, seconds: float) -> Run:

@@ -15,6 +15,8 @@ same model packed with `--precision int8`, over those without;"""
 def markdown(result: dict[str, Any]) -> str:
     """The page that a result file becomes."""
     machine, settings = result["machine"], result["settings"]
+    threads, gpu = _threads(settings["threads"]), machine["gpu"]
+    on_gpu, option = (f", on one {gpu}", " --device cuda") if gpu else ("", "")
     rows = [_row(case) for case in result["cases"]]
     with_int8 = any("int8" in case["subjects"] for case in result["cases"])
     header = ["", "images/s", "p50", "p99", "of in process", "p50 over no-op"]
@@ -31,7 +33,7 @@ def markdown(result: dict[str, Any]) -> str:
     return f"""# How fast a model is served
 
 `{result["model"]}` behind TorchServe, {settings["workers"]} worker(s)
-{_threads(settings["threads"])}, batch size {settings["batch_size"]}; {result["rounds"]} turns of
+{threads}{on_gpu}, batch size {settings["batch_size"]}; {result["rounds"]} turns of
 {result["seconds"]:g} s each, after one another. Requests carry a summary and uint8 images.
 
 {markdown_table(header, rows)}
@@ -47,7 +49,7 @@ turns that followed each other.
 
 A worker takes {memory:.0f} MB; from start to ready {result["startup_seconds"]:.1f} s.
 
-Made by `python benchmarks/serving.py` at commit {machine["commit"]}, of model digest
+Made by `python benchmarks/serving.py{option}` at commit {machine["commit"]}, of model digest
 {result["digest"][:12]}, on {machine["processor"]}, {machine["cores"]} cores, the clients on the
 same machine, load {machine["load_average"]} at the start.
 """

@@ -90,6 +90,14 @@ def test_the_script_measures_every_case_against_floor_and_ceiling(bundle, settin
     launch.check_ports(settings)  # nothing is left that listens there
 
 
+def test_a_page_of_a_gpu_names_it():
+    result = json.loads((SCRIPT.parent / "results" / "serving.json").read_text())
+    result["machine"]["gpu"] = "NVIDIA H100"
+    page = markdown(result)
+    assert ", on one NVIDIA H100, batch size" in page
+    assert "`python benchmarks/serving.py --device cuda`" in page
+
+
 def test_a_short_soak_finds_no_worker_that_grows(server, bundle):
     answered, watched = soak(bundle, server.store, 6.0, print)
     assert set(answered) == {200, 400, 413}

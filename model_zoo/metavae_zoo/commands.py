@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.card import Accuracy
@@ -38,15 +38,33 @@ class _ProbedValue(BaseModel):
     value: float
     draws: Annotated[list[Accuracy], Field(min_length=1)]
     floors: dict[str, Accuracy]
+    floor_draws: dict[str, list[Accuracy]]
 
 
-class _Probe(BaseModel):
-    """What is read of a probe that was kept; there is more to one."""
+class _Measurement(BaseModel):
+    """What a probe says of all held-out values."""
 
     values: Annotated[list[_ProbedValue], Field(min_length=1)]
-    context_size: int
+
+
+class _Kept(BaseModel):
+    """What is read of a probe that was kept; there is more to one."""
+
     digest: str
     commit: str
+
+
+class _KeptByShots(_Kept):
+    """Of a protocol with a measurement for each number of labels."""
+
+    by_shots: Annotated[list[_Measurement], Field(min_length=1)]
+
+
+class _KeptOnce(_Kept, _Measurement):
+    """Of a protocol with one measurement."""
+
+
+_KEPT: TypeAdapter[Any] = TypeAdapter(_KeptByShots | _KeptOnce)
 
 
 def program_path(program: str) -> Path:
@@ -69,7 +87,7 @@ def probe_command(bundle: Bundle, *words: object) -> Any:
     kept = bundle.path.parent / "probes" / f"{hashlib.sha256(options.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError):  # none yet, or a damaged one
         found = json.loads(kept.read_text())
-        _Probe.model_validate(found)
+        _KEPT.validate_python(found)
         return found
     zoo = bundle.path.parent
     found = run_command("metavae-client", "probe", "--in-process", "--json", *words, zoo=zoo)

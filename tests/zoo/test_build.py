@@ -60,8 +60,10 @@ class FakeCommands:
     def probe(self, card: ModelCard, floors: bool) -> dict:
         accuracy = {"mean": ACCURACY[card.seed], "half_width": 0.01, "n": 5}
         return {
-            "values": [{"value": 20.0, "draws": [ACCURACY[card.seed]], "floors": {}}],
-            "context_size": 100,
+            "digest": card.digest,
+            "values": [
+                {"value": 20.0, "draws": [ACCURACY[card.seed]], "floors": {}, "floor_draws": {}}
+            ],
             "record": {
                 "protocol": "fake",
                 "seed": 0,
@@ -215,7 +217,7 @@ main(["build", "any"])
 
 
 @pytest.mark.parametrize(
-    "content", ["{}", "[]", "null", '{"values": [], "context_size": 0, "commit": "x"}', "{"]
+    "content", ["{}", "[]", "null", '{"values": [], "digest": "0", "commit": "x"}', "{"]
 )
 def test_a_kept_probe_that_is_damaged_is_measured_again(commands, bundle, tmp_path, content):
     first = build(bundle.card.name, tmp_path)

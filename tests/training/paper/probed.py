@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from metavae_training.paper import cells as cells_module
-from metavae_training.paper.cells import FloorCell, ModelCell
+from metavae_training.paper import probed as probed_module
+from metavae_training.paper.cells import held_out
+from metavae_training.paper.probed import ProbedCell
+from metavae_training.paper.probing import Accuracies, Found
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
 
 
-def items_of(study: Study, cell: ModelCell | FloorCell) -> list[Item]:
+def items_of(study: Study, cell: ProbedCell) -> list[Item]:
     """Items that fill a cell, without measuring anything: .90 for seed 0, .91 for seed 1, ..."""
+    draws = [0.9 + 0.01 * cell.seed] * cell.probe.draws(study, cell.given)
 
-    def probed(*_, floors, seed=0, **__):
-        values = cells_module.held_out(cell.recipe)
-        accuracy = 0.9 + 0.01 * cell.seed
-        names = dict.fromkeys(floors, accuracy)
-        at = [
-            {"value": value, "draws": [accuracy] * study.draws, "floors": names} for value in values
+    def found(*_, floors=(), **__):
+        accuracies = [
+            Accuracies(shots, value, draws, dict.fromkeys(floors, draws))
+            for shots in cell.probe.all_shots
+            for value in held_out(cell.recipe)
         ]
-        return {"context_from": "own", "values": at, "commit": "0123456", "digest": "b" * 64}
+        return Found("b" * 64, "0123456", accuracies)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells_module, "probe", probed)
+        patch.setattr(probed_module, "run_probe", found)
         return cell.measure()

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from metavae_training.paper.cells import Cell, complete
-from metavae_training.paper.collect import collect, model_cells
+from metavae_training.paper.collect import collect
+from metavae_training.paper.condition import Condition
+from metavae_training.paper.probed import model_cells
 from metavae_training.paper.results import Item, Results
 from metavae_zoo.errors import MetavaeError
 
@@ -101,5 +103,23 @@ def test_a_cell_is_complete_with_every_value_and_draw():
     assert complete(items[:-1], [1.0, 2.0], 2) is None
     assert complete(items, [1.0, 2.0], 1) == [items[0], items[2]]
     assert complete([], [1.0], 1) is None
-    plain = [an_item(value=1.0, context="none", context_size=0)]
-    assert complete(plain, [1.0], 2) == plain  # no context, nothing to draw
+    few = [an_item(value=1.0, probe="few-shot", shots=shots) for shots in (1, 5)]
+    assert complete(few, [1.0], 1, shots=(1, 5)) == few
+    assert complete(few, [1.0], 1, shots=(1, 5, 10)) is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "whole"),
+    [
+        (Condition("own", 100), {"vae"}),
+        (Condition("own", 100, "zeros"), {"vae"}),
+        (Condition("zeros", 0), {"vae", "metavae"}),
+    ],
+    ids=str,
+)
+def test_one_draw_is_all_where_there_is_nothing_to_draw(study, condition, whole):
+    study = dataclasses.replace(study, models=("vae", "metavae"), seeds=1)
+    cells = list(model_cells(study, condition))
+    results = Results(study.out, study.name, PROTOCOL)
+    results.add(item for cell in cells for item in items_of(study, cell) if item.draw == 0)
+    assert {cell.recipe.model for cell in cells if cell.found(results)} == whole

@@ -8,13 +8,13 @@ import re
 import pytest
 
 from metavae_training.jobs import Job
-from metavae_training.paper import cells as cells_module
 from metavae_training.paper import collect as collect_module
 from metavae_training.paper.ceiling import ceiling_cells
-from metavae_training.paper.collect import floor_cells, model_cells
 from metavae_training.paper.context import context
 from metavae_training.paper.distances import transformed_values
 from metavae_training.paper.figure7 import figure7
+from metavae_training.paper.probed import floor_cells, model_cells
+from metavae_training.paper.probing import probe_protocol
 from metavae_training.paper.report import publish
 from metavae_training.paper.results import Results
 from metavae_training.paper.study import Study
@@ -30,7 +30,7 @@ from .probed import items_of
 @pytest.fixture
 def filled(study: Study) -> Study:
     """A study whose every number is known but the ceiling's; no run of it exists."""
-    results = Results(study.out, study.name, cells_module.probe_protocol(study))
+    results = Results(study.out, study.name, probe_protocol(study))
     for cell in [*model_cells(study), *floor_cells(study)]:
         results.add(items_of(study, cell))
     return study
@@ -53,7 +53,7 @@ def test_the_table_comes_from_the_results_when_the_runs_are_gone(filled):
 
 def test_wavelet_metavae_stands_beside_its_own_start(study):
     wider = dataclasses.replace(study, models=("metavae", "wavelet-metavae"))
-    results = Results(wider.out, wider.name, cells_module.probe_protocol(wider))
+    results = Results(wider.out, wider.name, probe_protocol(wider))
     assert [cell.needs for cell in floor_cells(study)] == [
         cell.needs for cell in floor_cells(wider) if cell.recipe.model == "metavae"
     ]
@@ -81,7 +81,7 @@ def test_what_is_not_trained_is_left_out_and_named(filled):
 
 
 def test_a_ceiling_that_lacks_values_of_a_split_is_not_shown_for_it(filled):
-    results = Results(filled.out, "table2", cells_module.probe_protocol(filled))
+    results = Results(filled.out, "table2", probe_protocol(filled))
     for cell in ceiling_cells(filled):
         made = filled.made_by(cell.family, dataclasses.asdict(cell.settings))
         where = {"family": cell.family, "split": "", "value": cell.value, "seed": cell.seed}
@@ -92,8 +92,8 @@ def test_a_ceiling_that_lacks_values_of_a_split_is_not_shown_for_it(filled):
     assert contiguous.count("0.990 ± 0.000") == 2
     assert "0.99" not in interleaved + sparse
     there, *others = (set(family("mnist-skew").split(split).held_out_values) for split in splits)
-    (named,) = re.findall(r"supervised CNN on mnist-skew at ([^,\n]+)", left_out)
-    assert {float(value) for value in named.split()} == set.union(*others) - there
+    (named,) = re.findall(r"supervised CNN on mnist-skew \(([^)]+)\)", left_out)
+    assert {float(value) for value in named.split(", ")} == set.union(*others) - there
 
 
 def test_two_drawings_of_the_same_items_are_the_same_bytes(filled):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,13 @@ class Model(nn.Module, ABC):
     """An encoder g(D, x) = r(x, mean of h over D), trained by an evidence lower bound.
 
     `feature_dim` is the width of h, 0 for a model that takes no context; `latent_dim` the width
-    of an embedding.
+    of an embedding. `starts_fitted` tells that `initialise` fits the encoder in closed form, so
+    that it starts the same for every seed.
     """
 
     feature_dim: int
     latent_dim: int
+    starts_fitted: ClassVar[bool] = False
 
     @classmethod
     def takes_context(cls) -> bool:

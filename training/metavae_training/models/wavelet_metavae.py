@@ -31,6 +31,7 @@ class WaveletMetaVAE(Model):
     from zero. The encoder's see the image beside the pooled context.
     """
 
+    starts_fitted = True
     mean: Tensor
     scale: Tensor
     directions: Tensor

@@ -31,6 +31,7 @@ class WaveletPCA(Model):
     """
 
     feature_dim = 0
+    starts_fitted = True
 
     def __init__(
         self,

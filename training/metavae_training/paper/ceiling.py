@@ -58,9 +58,9 @@ class CeilingCell(Cell):
         return f"supervised CNN on {self.family}"
 
     @property
-    def values(self) -> tuple[float, ...]:
-        """The one value."""
-        return (self.value,)
+    def part(self) -> str:
+        """The value."""
+        return f"{self.value:g}"
 
     @property
     def settings(self) -> Ceiling:

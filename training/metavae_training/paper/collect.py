@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metavae_training.paper.cells import Cell, FloorCell, ModelCell
+from metavae_training.paper.cells import Cell
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
 from metavae_training.paper.trained import is_trained
@@ -79,34 +79,6 @@ def _measure(cell: Cell, results: Results) -> None:
         raise MetavaeError(f"{cell}: the probe left out held-out values")
 
 
-def model_cells(study: Study) -> Iterator[ModelCell]:
-    """Every model, seed by seed, of every split and family; splits come in the study's order.
-
-    What is fitted in closed form, in no epochs, is the same for every seed: it has seed 0 alone.
-    """
-    for split in study.splits:
-        for seed in range(study.seeds):
-            for family in study.families:
-                for model in study.models:
-                    recipe = study.recipe(model, family, split)
-                    if recipe and (seed == 0 or recipe.epochs > 0):
-                        yield ModelCell(study, recipe, seed)
-
-
-def floor_cells(study: Study) -> Iterator[FloorCell]:
-    """The floors of every split and family, and wavelet MetaVAE's start where it is compared.
-
-    That start is fitted in closed form, its networks giving nothing yet: it has seed 0 alone.
-    """
-    for split in study.splits:
-        for family in study.families:
-            if recipe := study.recipe("metavae", family, split):
-                yield from (FloorCell(study, recipe, seed) for seed in range(study.seeds))
-            compared = "wavelet-metavae" in study.models
-            if compared and (recipe := study.recipe("wavelet-metavae", family, split)):
-                yield FloorCell(study, recipe, 0)
-
-
 def _ready(study: Study, missing: Sequence[Cell]) -> tuple[list[Cell], list[tuple[str, Cell]]]:
     """The cells that can be measured, once what they need is trained; the others, and why not."""
     if not study.measure:
@@ -125,15 +97,15 @@ def _ready(study: Study, missing: Sequence[Cell]) -> tuple[list[Cell], list[tupl
 def _leave_out(
     others: Sequence[tuple[str, Cell]], cells: Sequence[Cell], collected: Collected
 ) -> None:
-    """Note what is not there: by its values, where cells of the same need and seed are there."""
+    """Note what is not there: by its parts, where others of the same need and seed are there."""
     wanted = Counter((cell.needs, cell.seed) for cell in cells)
     parts: dict[tuple[str, str, int], list[Cell]] = defaultdict(list)
     for reason, cell in others:
         parts[reason, cell.needs, cell.seed].append(cell)
     for (reason, what, seed), missing in parts.items():
-        values = [f"{value:g}" for cell in missing for value in cell.values]
-        some = bool(values) and len(missing) < wanted[what, seed]
-        collected.leave_out(reason, f"{what} at {' '.join(values)}" if some else what, seed)
+        some = len(missing) < wanted[what, seed]
+        listed = f"{what} ({', '.join(cell.part for cell in missing)})"
+        collected.leave_out(reason, listed if some else what, seed)
 
 
 def _leave_out_unknown(study: Study, collected: Collected) -> None:

@@ -23,9 +23,9 @@ class Condition(NamedTuple):
     test_context: str | None = None
 
     def __str__(self) -> str:
-        """Such as `own 100` or `own 100, tested under other`."""
-        tested = f", tested under {self.test_context}" if self.test_context else ""
-        return f"{self.context} {self.size}{tested}"
+        """Such as `own 100`, `zeros` or `own 100 tested under other`."""
+        tested = f"tested under {self.test_context}" if self.test_context else ""
+        return " ".join(filter(None, [self.context, str(self.size or ""), tested]))
 
     @property
     def drawn(self) -> bool:

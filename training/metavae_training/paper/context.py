@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from metavae_training.models import MODELS
 from metavae_training.paper.aggregate import over_seeds, with_seeds
-from metavae_training.paper.cells import ModelCell, probe_protocol
-from metavae_training.paper.collect import collect, model_cells
+from metavae_training.paper.collect import collect
 from metavae_training.paper.condition import RIGHT, Condition
 from metavae_training.paper.effects import Question, balanced_seed_means, paragraph
 from metavae_training.paper.figures import (
@@ -20,6 +19,8 @@ from metavae_training.paper.figures import (
     shared_legend,
 )
 from metavae_training.paper.methods import Method, models
+from metavae_training.paper.probed import ModelCell, model_cells
+from metavae_training.paper.probing import probe_protocol
 from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
@@ -94,8 +95,7 @@ def _own(study: Study) -> list[Condition]:
 def _cells(study: Study) -> Iterator[ModelCell]:
     """Every model under every condition, the right context first."""
     for condition in dict.fromkeys([RIGHT, *_BOTH, *_TEST, *_own(study)]):
-        for cell in model_cells(study):
-            yield ModelCell(study, cell.recipe, cell.seed, condition)
+        yield from model_cells(study, condition)
 
 
 def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from metavae_training.models import MODELS
 from metavae_training.paper.cells import TrainedCell, complete
+from metavae_training.paper.condition import NONE, RIGHT, Condition
 from metavae_training.paper.provenance import bundle_hash
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.trained import bundle_of
@@ -27,7 +29,17 @@ class DistanceCell(TrainedCell):
     varied: str
 
     def __str__(self) -> str:
-        return f"{self.job}, {self.varied} varied"
+        return f"{self.job}, {self.part}"
+
+    @property
+    def part(self) -> str:
+        """The family that is varied."""
+        return f"{self.varied} varied"
+
+    @property
+    def given(self) -> Condition:
+        """The contexts of the base images and of those of every value."""
+        return RIGHT if MODELS[self.recipe.model].takes_context() else NONE
 
     def found(self, results: Results) -> list[Item] | None:
         """Distance and spread at every value but that of the base images."""
@@ -40,12 +52,15 @@ class DistanceCell(TrainedCell):
             varied=self.varied,
             **self.study.still_good(self.recipe.family, self.recipe),
         )
-        return complete(items, transformed_values(family(self.varied)), self.study.draws)
+        return complete(self.given.of(items), transformed_values(family(self.varied)), self._draws)
+
+    @property
+    def _draws(self) -> int:
+        return self.study.draws if self.given.drawn else 1
 
     def measure(self) -> list[Item]:
         """Embed the test images of every value, in process."""
         embedder = OnnxEmbedder(bundle_of(self.job, self.study.data_root))
-        takes_context = embedder.card.needs_context
         return [
             Item(
                 kind="distance",
@@ -55,15 +70,15 @@ class DistanceCell(TrainedCell):
                 seed=self.seed,
                 varied=self.varied,
                 value=value,
-                context="own" if takes_context else "none",
-                context_size=CONTEXT_SIZE if takes_context else 0,
+                context=self.given.context,
+                context_size=self.given.size,
                 draw=draw,
                 distance=distance,
                 spread=spread,
                 bundle_sha256=bundle_hash(embedder.card.digest),
                 **self.study.made_by(self.recipe.family, self.recipe),
             )
-            for draw in range(self.study.draws if takes_context else 1)
+            for draw in range(self._draws)
             for value, distance, spread in distances(
                 embedder,
                 family(self.varied),

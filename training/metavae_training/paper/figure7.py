@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from metavae_training.paper.aggregate import by_value, of_split
 from metavae_training.paper.ceiling import ceiling_cells
-from metavae_training.paper.cells import probe_protocol
-from metavae_training.paper.collect import collect, floor_cells, model_cells
+from metavae_training.paper.collect import collect
 from metavae_training.paper.figures import draw_line, new_figure, quiet_grid, shared_legend
 from metavae_training.paper.methods import Method, all_methods
+from metavae_training.paper.probed import floor_cells, model_cells
+from metavae_training.paper.probing import probe_protocol
 from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item

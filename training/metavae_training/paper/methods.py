@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from metavae_training.models import MODELS
 from metavae_training.paper.ceiling import CEILING
-from metavae_training.paper.cells import PROJECTION, UNTRAINED
+from metavae_training.paper.probed import PROJECTION, UNTRAINED, untrained
 from metavae_training.paper.results import Item, Kind
 
 Dashes = tuple[float, ...]  # lengths of strokes and gaps; () is a solid line
@@ -46,8 +47,7 @@ FLOORS = (
     Method("floor", "raw_pixels", "raw pixels", "#555555", "x", (5, 2)),
     Method("floor", "pca", "PCA-40", "#555555", "+", (1.5, 1.5)),
     Method("floor", PROJECTION, "random projection", "#999999", "1", (5, 2)),
-    Method("floor", UNTRAINED["metavae"], "untrained encoder", "#999999", "2", (1.5, 1.5)),
-    Method("floor", UNTRAINED["wavelet-metavae"], "wavelet MetaVAE, untrained", "#999999", "3"),
+    Method("floor", UNTRAINED, "untrained encoder", "#999999", "2", (1.5, 1.5)),
 )
 CEILING_METHOD = Method("ceiling", CEILING, "supervised CNN", "#555555")
 
@@ -63,6 +63,15 @@ def models(names: Sequence[str]) -> list[Method]:
     ]
 
 
+def starts(names: Sequence[str]) -> list[Method]:
+    """The starts of those of the models that start fitted."""
+    return [
+        Method("floor", untrained(method.model), f"{method.label}, untrained", "#999999", "3")
+        for method in models(names)
+        if MODELS[method.model].starts_fitted
+    ]
+
+
 def all_methods(names: Sequence[str]) -> list[Method]:
     """Models, floors and the ceiling."""
-    return [*models(names), *FLOORS, CEILING_METHOD]
+    return [*models(names), *FLOORS, *starts(names), CEILING_METHOD]

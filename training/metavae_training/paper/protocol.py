@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from metavae_training.paper.methods import models
-from metavae_training.paper.study import Study
+from metavae_training.paper.study import PAPERS_MODEL, Study
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo.summary import CONTEXT_SIZE
 
@@ -33,7 +33,7 @@ def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = T
 
 def unlike_the_paper(study: Study, *, probe: bool) -> str:
     """Where contexts and training are not the paper's, and the probe, where there is one."""
-    recipe = study.recipe("metavae", study.families[0], study.splits[0])
+    recipe = study.recipe(PAPERS_MODEL, study.families[0], study.splits[0])
     if recipe is None:
         return ""
     smallest, largest = recipe.context_sizes

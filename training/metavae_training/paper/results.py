@@ -24,7 +24,10 @@ from metavae_zoo.files import make_writable, write_whole
 SCHEMA = 2
 
 Kind = Literal["model", "floor", "ceiling", "distance"]
-Key = tuple[str, str, str, str, int, str, str, str, int, float, int]
+Key = tuple[str, str, str, str, int, str, str, int, str, str, int, float, int]
+
+
+_OPTIONAL = ("varied", "probe", "shots", "test_context", "accuracy", "distance", "spread")
 
 
 class BadResults(MetavaeError):
@@ -40,9 +43,12 @@ class Item(BaseModel):
     whose images' codes were compared with the base images' (distance and spread). `seed` is the
     training's, None for what is not drawn; `context` is where the context came from, `none` for a
     model that takes none, `test_context` where that of the tested images came from, None for the
-    same; `draw` counts draws of them. `commit` is the code's, `-dirty` where
-    that had been changed; the others are short sha256 sums, that of the bundle empty where none
-    was measured. Whether an item is still good is a matter of data and recipe alone.
+    same; `draw` counts draws of them, or of labels. `probe` is the protocol of the accuracy, None
+    for the paper's, and `shots` its labels per class, None for all.
+
+    `commit` is the code's, `-dirty` where that had been changed; the others are short sha256 sums,
+    that of the bundle empty where none was measured. Whether an item is still good is a matter of
+    data and recipe alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,6 +60,8 @@ class Item(BaseModel):
     seed: int | None
     value: float
     varied: str | None = None
+    probe: str | None = None
+    shots: int | None = None
     context: str = "none"
     test_context: str | None = None
     context_size: int = 0
@@ -76,6 +84,8 @@ class Item(BaseModel):
             self.model,
             self.seed if self.seed is not None else -1,
             self.varied or "",
+            self.probe or "",
+            self.shots or 0,
             self.context,
             self.test_context or "",
             self.context_size,
@@ -86,8 +96,7 @@ class Item(BaseModel):
     def to_json(self) -> str:
         """The item as a line of JSON, without what it does not have."""
         fields = self.model_dump()
-        optional = ("varied", "test_context", "accuracy", "distance", "spread")
-        return json.dumps({k: v for k, v in fields.items() if k not in optional or v is not None})
+        return json.dumps({k: v for k, v in fields.items() if k not in _OPTIONAL or v is not None})
 
 
 class Results:

@@ -11,6 +11,8 @@ from metavae_training.paper.provenance import MadeBy, MadeOf, RecipeHash, data_h
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo.commit import code_commit
 
+PAPERS_MODEL = "metavae"  # which its tables are about
+
 QUICK_EPOCHS = 10
 QUICK_TRAIN_SIZE = 300
 QUICK_TEST_SIZE = 200

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metavae_training.paper.aggregate import over_seeds, with_seeds
-from metavae_training.paper.collect import collect, model_cells
+from metavae_training.paper.collect import collect
 from metavae_training.paper.distances import DistanceCell
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, models
+from metavae_training.paper.probed import model_cells
 from metavae_training.paper.protocol import unlike_the_paper
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from metavae_training.paper.aggregate import of_split, over_seeds, with_interval, with_seeds
 from metavae_training.paper.ceiling import ceiling_cells
-from metavae_training.paper.cells import probe_protocol
-from metavae_training.paper.collect import collect, floor_cells, model_cells
+from metavae_training.paper.collect import collect
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, all_methods
+from metavae_training.paper.probed import floor_cells, model_cells
+from metavae_training.paper.probing import probe_protocol
 from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
-from metavae_training.paper.study import Study
+from metavae_training.paper.study import PAPERS_MODEL, Study
 from metavae_zoo import published
 from metavae_zoo.markdown import markdown_table
 
@@ -70,7 +71,7 @@ def _cell(items: Sequence[Item]) -> str:
 
 
 def _has_paper(study: Study) -> bool:
-    return any(published.table_2("metavae", name, study.splits[0]) for name in study.families)
+    return any(published.table_2(PAPERS_MODEL, name, study.splits[0]) for name in study.families)
 
 
 def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:

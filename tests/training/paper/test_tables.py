@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
+from metavae_client.protocols.transfer import MOST_IMAGES
 from metavae_training.jobs import Job
 from metavae_training.paper import collect as collect_module
 from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.context import context
 from metavae_training.paper.distances import transformed_values
 from metavae_training.paper.figure7 import figure7
-from metavae_training.paper.probed import floor_cells, model_cells
+from metavae_training.paper.probed import ProbedCell, floor_cells, model_cells
+from metavae_training.paper.probes import TRANSFER_IMAGES, probe_cells, probes, probes_protocol
 from metavae_training.paper.probing import probe_protocol
 from metavae_training.paper.report import publish
 from metavae_training.paper.results import Results
@@ -30,10 +34,13 @@ from .probed import items_of
 @pytest.fixture
 def filled(study: Study) -> Study:
     """A study whose every number is known but the ceiling's; no run of it exists."""
-    results = Results(study.out, study.name, probe_protocol(study))
-    for cell in [*model_cells(study), *floor_cells(study)]:
-        results.add(items_of(study, cell))
+    fill(study, [*model_cells(study), *floor_cells(study)], probe_protocol(study))
     return study
+
+
+def fill(study: Study, cells: Iterable[ProbedCell], protocol: dict[str, Any]) -> None:
+    results = Results(study.out, study.name, protocol)
+    results.add(item for cell in cells for item in items_of(study, cell))
 
 
 def test_the_table_comes_from_the_results_when_the_runs_are_gone(filled):
@@ -53,12 +60,10 @@ def test_the_table_comes_from_the_results_when_the_runs_are_gone(filled):
 
 def test_wavelet_metavae_stands_beside_its_own_start(study):
     wider = dataclasses.replace(study, models=("metavae", "wavelet-metavae"))
-    results = Results(wider.out, wider.name, probe_protocol(wider))
     assert [cell.needs for cell in floor_cells(study)] == [
         cell.needs for cell in floor_cells(wider) if cell.recipe.model == "metavae"
     ]
-    for cell in floor_cells(wider):
-        results.add(items_of(wider, cell))
+    fill(wider, floor_cells(wider), probe_protocol(wider))
     table, *_, left_out = table2(wider).sections
     (row,) = [row for row in table.splitlines() if "wavelet MetaVAE, untrained" in row]
     # Fitted in closed form: one seed is all there is.
@@ -94,6 +99,35 @@ def test_a_ceiling_that_lacks_values_of_a_split_is_not_shown_for_it(filled):
     there, *others = (set(family("mnist-skew").split(split).held_out_values) for split in splits)
     (named,) = re.findall(r"supervised CNN on mnist-skew \(([^)]+)\)", left_out)
     assert {float(value) for value in named.split(", ")} == set.union(*others) - there
+
+
+def test_harder_probes_have_a_table_per_family_and_say_which_of_them_are_left_out(study):
+    study = dataclasses.replace(study, experiment="probes")
+    there = [cell for cell in probe_cells(study) if cell.probe.protocol != "transfer" or cell.seed]
+    fill(study, there, probes_protocol(study))
+    report = probes(study)
+    rotation, skew, note, _, left_out = report.sections
+    for name, table in (("mnist-rotation", rotation), ("mnist-skew", skew)):
+        assert table.startswith(f"{name}:")
+        rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+        heads = ["transfer", "1 label", "5 labels", "10 labels", "5 nearest neighbours"]
+        assert ["", *heads] in rows
+        # Two of three seeds of transfer: .91, .92, t(1) = 12.7.
+        few = ["0.910 ± 0.025 (3)"] * 4
+        for label in ("MetaVAE", "VHE", "random projection", "untrained encoder"):
+            assert [label, "0.915 ± 0.064 (2)", *few] in rows
+        assert ["raw pixels", "", *["0.900"] * 4] in rows
+    assert "10 draws of labels" in note
+    assert "60,000 training images" in note
+    assert "seed 0: metavae-mnist-rotation-contiguous (transfer), " in left_out
+    assert "floors of mnist-skew contiguous (transfer)" in left_out
+    assert "few-shot" not in left_out
+    publish(study, report)
+    assert (study.out / "probes.svg").stat().st_size > 500
+
+
+def test_pages_tell_the_clients_own_number_of_transferred_images():
+    assert TRANSFER_IMAGES == MOST_IMAGES
 
 
 def test_two_drawings_of_the_same_items_are_the_same_bytes(filled):

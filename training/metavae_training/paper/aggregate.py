@@ -63,6 +63,12 @@ def by_value(items: Sequence[Item], number: Number = accuracy) -> dict[float, In
     return {value: confidence_interval(list(means[value].values())) for value in means}
 
 
+def in_a_table(items: Sequence[Item]) -> str:
+    """Such as `0.885 ± 0.003 (3)`, over training seeds, or `0.885` where nothing has a seed."""
+    drawn = any(item.seed is not None for item in items)
+    return (with_seeds if drawn else with_interval)(over_seeds(items))
+
+
 def with_interval(interval: Interval | None, digits: int = 3) -> str:
     """Such as `0.885 ± 0.003`; the ± of one seed alone is not known."""
     if interval is None:

@@ -210,6 +210,14 @@ def figure7(study: Study) -> Report:
 
 
 @_experiment("contiguous")
+def probes(study: Study) -> Report:
+    """Harder probes: one classifier for all values, few labels, nearest neighbours."""
+    from metavae_training.paper import probes as experiment
+
+    return experiment.probes(study)
+
+
+@_experiment("contiguous")
 def context(study: Study) -> Report:
     """Does the context matter: right ones, wrong ones, and sizes from 1 to 500."""
     from metavae_training.paper import context as experiment

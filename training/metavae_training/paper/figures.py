@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,39 @@ def draw_points(axes: Axes, method: Method, intervals: Mapping[float, Interval])
         capsize=2,
         linewidth=1.2,
     )
+
+
+def draw_mark(axes: Axes, row: float, method: Method, interval: Interval, size: float = 5) -> None:
+    """A method's mean accuracy with its interval in a row of its own, full for models alone."""
+    axes.errorbar(
+        interval.mean,
+        row,
+        xerr=interval.half_width,
+        color=method.colour,
+        marker="s" if method.kind == "ceiling" else "o",
+        fillstyle="full" if method.kind == "model" else "none",
+        markersize=size,
+        capsize=2.5,
+    )
+
+
+def method_rows(axes: Axes, methods: Sequence[Method]) -> None:
+    """Rows of methods, the first above, over pale vertical lines."""
+    axes.set_yticks(range(len(methods)), [method.label for method in methods])
+    axes.set_ylim(max(len(methods), 1) - 0.5, -0.5)
+    axes.xaxis.grid(True, color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def legend_of_rows(figure: Figure, more: Mapping[str, tuple[str, str]], *notes: str) -> None:
+    """What the marks of rows are, with `more` markers and fills; each panel has its own range."""
+    axes = figure.axes[-1]
+    legend = {"model": ("o", "full"), "no model": ("o", "none"), **more}
+    for label, (marker, fill) in legend.items():
+        axes.plot([], [], marker=marker, fillstyle=fill, color="0.4", linestyle="", label=label)
+    figure.legend(loc="outside lower right", ncols=len(legend), frameon=False)
+    note = "\n".join(["every panel has a range of its own", *notes])
+    figure.supxlabel(note, fontsize=8, x=0.01, ha="left")
 
 
 def quiet_grid(axes: Axes) -> None:

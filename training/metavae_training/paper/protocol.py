@@ -18,16 +18,24 @@ OWN_CONTEXT = (
 
 def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = True) -> str:
     """What the accuracies are of; `context` says what contexts are, `ceiling` that there is one."""
-    return (
+    what = (
         "Accuracy of a logistic regression that is fitted on the embeddings of"
         f" {study.train_size or 'all'} training images at each held-out value, and tested on those"
         f" of {study.test_size or 'all'} test images there; mean over the held-out values and"
         f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
-        f" {context} ±: 95% interval over training seeds (Student's t), whose number is in"
-        " brackets."
-        f" {_storage(study)}{_closed_form(study)}"
+    )
+    return (
+        measured_note(study, f"{what} {context}")
         + " The supervised CNN is taught with the labels of each held-out value itself." * ceiling
         + f"\n\n{unlike_the_paper(study, probe=True)}"
+    )
+
+
+def measured_note(study: Study, what: str) -> str:
+    """What is measured, then what is true of all measured models."""
+    return (
+        f"{what} ±: 95% interval over training seeds (Student's t), whose number is in brackets."
+        f" {_storage(study)}{_closed_form(study)}"
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from metavae_training.paper.aggregate import of_split, over_seeds, with_interval, with_seeds
+from metavae_training.paper.aggregate import in_a_table, of_split, over_seeds
 from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.collect import collect
-from metavae_training.paper.figures import new_figure
+from metavae_training.paper.figures import draw_mark, legend_of_rows, method_rows, new_figure
 from metavae_training.paper.methods import Method, all_methods
 from metavae_training.paper.probed import floor_cells, model_cells
 from metavae_training.paper.probing import probe_protocol
@@ -51,7 +51,7 @@ def accuracy_table(
     head, columns = [""], [[method.label for method in methods]]
     for family, here in by_family.items():
         head.append(family)
-        columns.append([_cell(method.of(here)) for method in methods])
+        columns.append([in_a_table(method.of(here)) for method in methods])
         paper = [published.table_2(method.model, family, split) for method in methods]
         if any(paper):
             head.append("paper")
@@ -62,12 +62,6 @@ def accuracy_table(
 def has_ceiling(items: Sequence[Item]) -> bool:
     """Whether a table of these items has a row of the ceiling."""
     return any(item.kind == "ceiling" for item in items)
-
-
-def _cell(items: Sequence[Item]) -> str:
-    """Such as `0.885 ± 0.003 (3)`; without seeds where nothing is drawn."""
-    drawn = any(item.seed is not None for item in items)
-    return (with_seeds if drawn else with_interval)(over_seeds(items))
 
 
 def _has_paper(study: Study) -> bool:
@@ -85,33 +79,13 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> F
             _mark(axes, row, method, here, published.table_2(method.model, family, study.splits[0]))
         axes.set_title(family, loc="left")
         axes.set_xlabel("accuracy")
-        axes.xaxis.grid(True, color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-    panels[0].set_yticks(range(rows), [method.label for method in methods])
-    panels[0].set_ylim(max(rows, 1) - 0.5, -0.5)
-    legend = {"model": ("o", "full"), "no model": ("o", "none")}
-    if _has_paper(study):
-        legend["paper"] = ("d", "none")
-    for label, (marker, fill) in legend.items():
-        panels[-1].plot(
-            [], [], marker=marker, fillstyle=fill, color="0.4", linestyle="", label=label
-        )
-    figure.legend(loc="outside lower right", ncols=len(legend), frameon=False)
-    figure.supxlabel("every panel has a range of its own", fontsize=8, x=0.01, ha="left")
+        method_rows(axes, methods)
+    legend_of_rows(figure, {"paper": ("d", "none")} if _has_paper(study) else {})
     return figure
 
 
 def _mark(axes: Axes, row: int, method: Method, items: Sequence[Item], paper: float | None) -> None:
     if ours := over_seeds(method.of(items)):
-        axes.errorbar(
-            ours.mean,
-            row,
-            xerr=ours.half_width,
-            color=method.colour,
-            marker="s" if method.kind == "ceiling" else "o",
-            fillstyle="full" if method.kind == "model" else "none",
-            markersize=5,
-            capsize=2.5,
-        )
+        draw_mark(axes, row, method, ours)
     if paper:
         axes.plot(paper, row, marker="d", color="black", fillstyle="none", markersize=6, zorder=5)

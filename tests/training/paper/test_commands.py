@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from metavae_client.cli import main as client
 from metavae_training.cli import main
 from metavae_training.paper import ceiling, figure7, study
 from metavae_training.paper.distances import transformed_values
+from metavae_zoo import commands
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.commit import code_commit
 from metavae_zoo.families import family
@@ -22,11 +25,55 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["paper", *map(str, arguments)])
 
 
-def test_a_quick_table_2_is_trained_measured_and_not_measured_again(tmp_path):
+SMALLEST = ["--quick", "--seeds", 1, "--contexts", 1, "--device", "cpu", "--train-size", 50]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs for all commands: what one of them has trained the next ones find."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def smaller(monkeypatch):
+    """Trainings of one epoch, and ceilings of a few steps."""
+    monkeypatch.setattr(study, "QUICK_EPOCHS", 1)
+    monkeypatch.setattr(ceiling, "_QUICK_STEPS", 3)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Probes without a process of their own, which would be most of their time."""
+
+    def run(program: str, *words: object, zoo: Path) -> Any:
+        assert program == "metavae-client"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("METAVAE_ZOO", str(zoo))
+            result = CliRunner().invoke(client, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    monkeypatch.setattr(commands, "run_command", run)
+
+
+def bundles_of(items: list[dict], model: str) -> set[str]:
+    return {item["bundle_sha256"] for item in items if item["model"] == model}
+
+
+def measured(experiment: str, runs: Path, out: Path, *options: object) -> list[dict]:
+    """The items of a command that trains and measures on rotated digits."""
+    options = (*SMALLEST, "--families", "digits-rotation", *options)
+    result = call(experiment, *options, "--runs", runs, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert (out / f"{experiment}-quick.md").read_text().startswith(result.stdout.rstrip())
+    return json.loads((out / f"{experiment}-quick.json").read_text())["items"]
+
+
+def test_a_quick_table_2_is_trained_measured_and_not_measured_again(runs, tmp_path):
     options = ["table2", "--quick", "--seeds", 1, "--models", "metavae", "--device", "cpu"]
     options += ["--families", "digits-rotation", "--train-size", 100]
-    options += ["--runs", tmp_path / "runs", "--out", tmp_path / "results"]
-    first = call(*options)
+    options += ["--out", tmp_path / "results", "--runs"]
+    first = call(*options, runs)
     assert first.exit_code == 0, first.output
     for label in ("MetaVAE", "raw pixels", "PCA-40", "untrained encoder", "supervised CNN"):
         assert re.search(rf"^\| {label} .* 0\.\d\d\d( \(1\))? \|$", first.stdout, re.MULTILINE)
@@ -34,56 +81,32 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(tmp_path):
     results = tmp_path / "results" / "table2-quick.json"
     items = json.loads(results.read_text())["items"]
     assert {item["commit"] for item in items} == {code_commit()}
-    (measured,) = (tmp_path / "runs").glob("quick/metavae-*/seed-0/metavae-*")
+    (measured,) = runs.glob("quick/metavae-*-contiguous/seed-0/metavae-*")
     assert bundles_of(items, "metavae") == {open_bundle(measured).card.digest[:16]}
     assert len(bundles_of(items, "untrained") - bundles_of(items, "metavae")) == 1
     assert bundles_of(items, "pca") == bundles_of(items, "cnn") == {""}
     # 8 values: two draws of two encoders, three floors, a ceiling.
     assert len(items) == 8 * (2 * 2 + 3 + 1)
 
-    shutil.rmtree(tmp_path / "runs")
+    nothing = tmp_path / "nothing"
     before = results.read_bytes()
-    again = call(*options)
+    again = call(*options, nothing)
     assert again.exit_code == 0, again.output
     assert again.stdout == first.stdout
     assert again.stderr == ""
     assert results.read_bytes() == before
     assert "**A quick version**" in first.stdout
-    assert call(*options, "--redraw").stdout == first.stdout
+    assert call(*options, nothing, "--redraw").stdout == first.stdout
 
     results.write_text(results.read_text().replace('"schema": 2', '"schema": 7'))
-    refused = call(*options)
+    refused = call(*options, nothing)
     assert refused.exit_code == 1
     assert "has schema version 7, this metavae reads 2" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
-def bundles_of(items: list[dict], model: str) -> set[str]:
-    return {item["bundle_sha256"] for item in items if item["model"] == model}
-
-
-SMALLEST = ["--quick", "--seeds", 1, "--contexts", 1, "--device", "cpu", "--train-size", 50]
-
-
-@pytest.fixture
-def smaller(monkeypatch):
-    """Trainings of one epoch, and ceilings of a few steps."""
-    monkeypatch.setattr(study, "QUICK_EPOCHS", 1)
-    monkeypatch.setattr(ceiling, "_QUICK_STEPS", 3)
-
-
-def measured(folder: Path, experiment: str, *options: object) -> list[dict]:
-    """The items of a command that trains and measures on rotated digits."""
-    options = (*SMALLEST, "--families", "digits-rotation", *options)
-    result = call(experiment, *options, "--runs", folder / "runs", "--out", folder / "results")
-    assert result.exit_code == 0, result.output
-    page = (folder / "results" / f"{experiment}-quick.md").read_text()
-    assert page.startswith(result.stdout.rstrip())
-    return json.loads((folder / "results" / f"{experiment}-quick.json").read_text())["items"]
-
-
-def test_a_quick_table_1_measures_distances_of_models_with_and_without_a_context(tmp_path, smaller):
-    items = measured(tmp_path, "table1", "--models", "metavae,vae")
+def test_a_quick_table_1_measures_distances_of_models_with_and_without_a_context(runs, tmp_path):
+    items = measured("table1", runs, tmp_path, "--models", "metavae,vae")
     source = family("digits-rotation")
     assert {(item["model"], item["value"]) for item in items} == {
         (model, value) for model in ("metavae", "vae") for value in transformed_values(source)
@@ -96,11 +119,11 @@ def test_a_quick_table_1_measures_distances_of_models_with_and_without_a_context
 
 
 def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
-    tmp_path, smaller, monkeypatch
+    runs, tmp_path, in_this_process, monkeypatch
 ):
     """But for the floors, which Table 2 measures as well."""
     monkeypatch.setattr(figure7, "floor_cells", lambda study: [])
-    items = measured(tmp_path, "figure7", "--models", "metavae")
+    items = measured("figure7", runs, tmp_path, "--models", "metavae")
     source = family("digits-rotation")
     for split in ("contiguous", "interleaved", "sparse"):
         values = set(source.split(split).held_out_values)
@@ -114,8 +137,10 @@ def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
     assert all(0 <= item["accuracy"] <= 1 for item in items)
 
 
-def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(tmp_path, smaller):
-    items = measured(tmp_path, "context", "--models", "metavae,vae")
+def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(
+    runs, tmp_path, in_this_process
+):
+    items = measured("context", runs, tmp_path, "--models", "metavae,vae")
     assert {item["model"] for item in items} == {"metavae"}
     assert {
         (item["context"], item["context_size"], item.get("test_context")) for item in items
@@ -130,7 +155,20 @@ def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(tm
         ("own", 100, "shuffled"),
         ("own", 100, "zeros"),
     }
-    assert not (tmp_path / "runs" / "quick" / "vae-digits-rotation-contiguous").exists()
+    assert not (runs / "quick" / "vae-digits-rotation-contiguous").exists()
+
+
+def test_quick_harder_probes_measure_every_one_of_them_with_floors(runs, tmp_path, in_this_process):
+    items = measured("probes", runs, tmp_path, "--models", "metavae", "--train-size", 200)
+    held_out = family("digits-rotation").split("contiguous").held_out_values
+    for model in ("metavae", "untrained", "raw_pixels", "pca", "random_projection"):
+        found = {
+            (item["probe"], item.get("shots"), item["value"], item["draw"])
+            for item in items
+            if item["model"] == model
+        }
+        few = product(["few-shot"], [1, 5, 10], held_out, [0, 1])
+        assert found == {*few, *product(["transfer", "knn"], [None], held_out, [0])}
 
 
 def test_more_contexts_than_a_probe_draws_are_one_clear_error(tmp_path):

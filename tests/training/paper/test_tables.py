@@ -101,6 +101,27 @@ def test_a_ceiling_that_lacks_values_of_a_split_is_not_shown_for_it(filled):
     assert {float(value) for value in named.split(", ")} == set.union(*others) - there
 
 
+def test_figure_7_has_the_range_of_the_models_and_names_what_is_below_it(filled):
+    def note() -> str:
+        (note,) = [one for one in figure7(filled).sections if "left out of them" in one]
+        return note
+
+    # All models have .91 in the mean, what is of seed 0 alone has .90.
+    assert note().endswith("left out of them: raw pixels, PCA-40.")
+    Results(filled.out, filled.name, probe_protocol(filled)).add(
+        item.model_copy(update={"accuracy": 0.3})
+        for cell in floor_cells(filled)
+        if cell.recipe.family == "mnist-skew"
+        for item in items_of(filled, cell)
+        if item.model == "untrained"
+    )
+    assert note().endswith("left out of them: raw pixels, PCA-40, untrained encoder.")
+    rotation, skew = figure7(filled).draw().axes
+    drawn, there = (set(axes.get_legend_handles_labels()[1]) for axes in (skew, rotation))
+    assert there - drawn == {"untrained encoder"}
+    assert skew.get_ylim()[0] > 0.9
+
+
 def test_harder_probes_have_a_table_per_family_and_say_which_of_them_are_left_out(study):
     study = dataclasses.replace(study, experiment="probes")
     there = [cell for cell in probe_cells(study) if cell.probe.protocol != "transfer" or cell.seed]

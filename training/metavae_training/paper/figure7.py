@@ -39,6 +39,7 @@ def figure7(study: Study) -> Report:
         sections=[
             *tables,
             protocol_note(study, ceiling=has_ceiling(collected.items)),
+            _range_note(collected.items, methods, study),
             left_out(collected),
         ],
         draw=lambda: _figure(collected.items, methods, study),
@@ -51,20 +52,66 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> F
     figure = new_figure(1 + 3.1 * columns, 1 + 2.2 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharey="row")
     for row, family in enumerate(study.families):
+        bottom = _bottom(items, methods, study, family)
         for column, split in enumerate(study.splits):
-            _panel(panels[row, column], items, methods, family, split)
+            _panel(panels[row, column], items, methods, family, split, bottom)
+        panels[row, 0].set_ylim(bottom=bottom)
         panels[row, 0].set_ylabel("accuracy")
     shared_legend(figure, columns=min(5, len(methods)))
     return figure
 
 
 def _panel(
-    axes: Axes, items: Sequence[Item], methods: Sequence[Method], family: str, split: str
+    axes: Axes,
+    items: Sequence[Item],
+    methods: Sequence[Method],
+    family: str,
+    split: str,
+    bottom: float,
 ) -> None:
     source = family_named(family)
-    here = of_split(items, family, split)
     for method in methods:
-        draw_line(axes, method, by_value(method.of(here)))
+        curve = by_value(method.of(of_split(items, family, split)))
+        if all(one.mean >= bottom for one in curve.values()):
+            draw_line(axes, method, curve)
     axes.set_title(f"{family}, {split}", loc="left")
     axes.set_xlabel(f"held-out {source.axis.name} ({source.axis.unit})")
     quiet_grid(axes)
+
+
+def _means(items: Sequence[Item], method: Method, study: Study, family: str) -> list[float]:
+    """The points of a method's curves, of all splits."""
+    curves = [by_value(method.of(of_split(items, family, split))) for split in study.splits]
+    return [one.mean for curve in curves for one in curve.values()]
+
+
+def _bottom(items: Sequence[Item], methods: Sequence[Method], study: Study, family: str) -> float:
+    """Where a family's panels end: just below the models; 0 without models."""
+    of_models = [
+        mean
+        for method in methods
+        if method.kind == "model"
+        for mean in _means(items, method, study, family)
+    ]
+    lowest = min(of_models, default=0.0)
+    return max(0.0, lowest - 0.05 * (1 - lowest))
+
+
+def _range_note(items: Sequence[Item], methods: Sequence[Method], study: Study) -> str:
+    """Whose curves are left out of panels."""
+    bottoms = {family: _bottom(items, methods, study, family) for family in study.families}
+    below = [
+        method.label
+        for method in methods
+        if any(
+            mean < bottom
+            for family, bottom in bottoms.items()
+            for mean in _means(items, method, study, family)
+        )
+    ]
+    return (
+        "The panels of the figure have the range of the models; curves that reach below it are left"
+        f" out of them: {', '.join(below)}."
+        if below
+        else ""
+    )

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from metavae_training.checkpoint import load_checkpoint
 from metavae_training.cli import main
 from metavae_training.fit import CHECKPOINT, LOG
-from metavae_training.jobs import changes, jobs_of, matching
+from metavae_training.jobs import changes, jobs_of, matching, settings
 from metavae_training.recipes import recipe
 from metavae_training.sweep import STDERR
 
@@ -141,7 +141,7 @@ def test_contiguous_runs_come_first_and_seeds_one_after_the_other(tmp_path):
 def test_a_worker_is_told_every_setting_that_is_not_the_recipes():
     named = recipe(ONE)
     assert changes(named) == {}
-    settings = {"epochs": 7, "context_sizes": [2, 4], "latent_dim": 8}
-    assert changes(named.changed(settings)) == settings | {"kl_warm_up_epochs": 7}
-    for changed in (named.changed(settings), dataclasses.replace(named, epochs=7)):
-        assert named.changed(changes(changed)) == changed
+    given = {"epochs": 7, "context_sizes": [2, 4], "latent_dim": 8}
+    assert changes(named.changed(given)) == given | {"kl_warm_up_epochs": 7}
+    for changed in (named, named.changed(given), dataclasses.replace(named, epochs=7)):
+        assert named.changed(settings(changed)) == changed

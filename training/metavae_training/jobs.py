@@ -26,8 +26,8 @@ class Job:
     folder: Path
 
     def __str__(self) -> str:
-        settings = ", ".join(f"{name}={value}" for name, value in changes(self.recipe).items())
-        changed = f" ({settings})" if settings else ""
+        listed = ", ".join(f"{name}={value}" for name, value in changes(self.recipe).items())
+        changed = f" ({listed})" if listed else ""
         return f"{self.recipe.name}{changed} seed {self.seed}"
 
     @property
@@ -93,13 +93,17 @@ def jobs_of(recipes: Sequence[Recipe], seeds: int, runs: Path) -> list[Job]:
 
 
 def changes(recipe: Recipe) -> dict[str, Any]:
-    """The settings that make a recipe of the one under its name."""
-    original = RECIPES[recipe.name]
-    named, given = original.to_dict(), recipe.to_dict()
+    """The settings in which a recipe differs from the one under its name."""
+    named, given = RECIPES[recipe.name].to_dict(), recipe.to_dict()
     of_model, given_of_model = named.pop("model_settings"), given.pop("model_settings")
     pairs = {**given, **given_of_model}
     known = {**named, **of_model}
-    found = {name: value for name, value in pairs.items() if known.get(name, ...) != value}
-    if original.changed(found) != recipe:  # fewer epochs, and a warm-up as long as before
-        found["kl_warm_up_epochs"] = recipe.kl_warm_up_epochs
-    return found
+    return {name: value for name, value in pairs.items() if known.get(name, ...) != value}
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings that make a recipe of the one under its name, by `Recipe.changed`.
+
+    The warm-up is always among them: left out, it would follow from the epochs.
+    """
+    return {"kl_warm_up_epochs": recipe.kl_warm_up_epochs} | changes(recipe)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from metavae_training.checkpoint import Checkpoint
 from metavae_training.fit import choose_device
-from metavae_training.jobs import Job, changes
+from metavae_training.jobs import Job, settings
 from metavae_zoo.commands import program_path
 from metavae_zoo.cores import usable_cores
 from metavae_zoo.errors import MetavaeError
@@ -167,7 +167,7 @@ class _Command:
         words += ["--seed", job.seed, "--out", job.folder, "--device", self.device]
         words += ["--threads", self.threads, "--json"]
         words += ["--data-root", self.data_root] if self.data_root else []
-        for setting, value in changes(job.recipe).items():
+        for setting, value in settings(job.recipe).items():
             words += ["--set", f"{setting}={json.dumps(value)}"]
         return [str(word) for word in words]
 

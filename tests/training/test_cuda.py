@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tqdm import tqdm
 
 from metavae_training.checkpoint import load_checkpoint
 from metavae_training.cli import main
+from metavae_training.data import load_corpus
+from metavae_training.epochs import Training
 from metavae_training.export import export
-from metavae_training.fit import CHECKPOINT, LOG, fit
+from metavae_training.fit import CHECKPOINT, LOG, build_model, build_optimizer, fit
 from metavae_training.models import MODELS
 from metavae_training.recipes import recipe
 from metavae_zoo.embedder import GOLDEN_TOLERANCE, OnnxEmbedder, golden_gap
@@ -76,15 +79,14 @@ def test_a_checkpoint_of_a_gpu_is_exported_and_embeds_alike_on_both(on_gpu, cuda
 def test_a_run_that_was_stopped_on_a_gpu_goes_on_there_and_on_the_cpu(
     on_gpu, tmp_path, monkeypatch
 ):
-    whole = fit_module.train_epoch
-
-    def stopped(model, optimizer, corpus, recipe, seed, epoch, bar):
-        if epoch == 4:
-            raise KeyboardInterrupt
-        return whole(model, optimizer, corpus, recipe, seed, epoch, bar)
+    class Stopped(Training):
+        def epoch(self, number, bar):
+            if number == 4:
+                raise KeyboardInterrupt
+            return super().epoch(number, bar)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "train_epoch", stopped)
+        patch.setattr(fit_module, "Training", Stopped)
         with pytest.raises(KeyboardInterrupt):
             fit(SHORT, out=tmp_path / "cuda", seed=0, device=GPU)
     assert load_checkpoint(tmp_path / "cuda" / CHECKPOINT).epoch == 3
@@ -95,6 +97,20 @@ def test_a_run_that_was_stopped_on_a_gpu_goes_on_there_and_on_the_cpu(
         assert ended.epoch == SHORT.epochs
         assert len(elbos(tmp_path / name)) == SHORT.epochs + 1
         assert elbos(tmp_path / name)[-1] == pytest.approx(straight[-1], abs=nats)
+
+
+def test_recorded_steps_are_the_steps_that_they_were_recorded_from():
+    """Every context size is taken, recorded and replayed within the two passes."""
+    terms = []
+    for recorded in (True, False):
+        corpus = load_corpus(SHORT, None, GPU)
+        model = build_model(SHORT, distributions=5, pixels=784, seed=0).to(GPU)
+        training = Training(model, build_optimizer(model, SHORT), corpus, SHORT, seed=0)
+        if not recorded:
+            training.take = training.step
+        with tqdm(disable=True) as bar:
+            terms.append([training.epoch(number, bar)["elbo"] for number in (1, 2)])
+    assert terms[0] == pytest.approx(terms[1], abs=1e-2)
 
 
 @pytest.mark.parametrize("model", MODELS)

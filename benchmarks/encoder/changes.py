@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from encoder.closed import Closed
 from encoder.trained import (
@@ -16,8 +17,10 @@ from encoder.trained import (
     PixelDecoder,
     RandomDecoders,
     Trained,
+    Unaware,
     WeightedKL,
 )
+from metavae_training.models import WaveletMetaVAE
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ _THREE = replace(_ROOTS, scales=3)
 _FOUR = replace(_THREE, scales=4)
 _WIDE = replace(_FOUR, window=6)
 _SHARED = replace(_WIDE, directions="correlated")
+
+
+def _trained(
+    name: str, label: str, model: type[WaveletMetaVAE] = FeatureDecoder, **changed: Any
+) -> Change:
+    """A change to the model's earlier form."""
+    return Change(name, label, "feature-decoder", Trained(model, **changed))
+
 
 CHANGES: tuple[Change, ...] = (
     Change("pixels", "PCA-40 of pixels", "", None),
@@ -71,31 +82,43 @@ CHANGES: tuple[Change, ...] = (
         "shared",
         replace(_SHARED, context="standardises"),
     ),
-    Change("networks", "MetaVAE's networks beside it, trained", "shared", Trained(), True),
-    Change("no-context", "the networks without a context", "networks", Trained(NoContext)),
-    Change("no-linear-path", "the networks alone", "networks", Trained(NoLinearPath)),
-    Change("no-distortion", "trained without distortions", "networks", Trained(NoDistortion)),
     Change(
-        "random-decoders",
-        "decoders that start at random",
-        "networks",
-        Trained(RandomDecoders),
+        "feature-decoder",
+        "MetaVAE's networks beside it, trained to explain wavelet features",
+        "shared",
+        Trained(FeatureDecoder),
+        True,
     ),
-    Change(
-        "feature-decoder", "decoders of all wavelet features", "networks", Trained(FeatureDecoder)
-    ),
-    Change("pixel-decoder", "decoders of pixels", "networks", Trained(PixelDecoder)),
-    Change("kl-third", "KL weight 0.3", "networks", Trained(WeightedKL, {"kl_weight": 0.3})),
-    Change("kl-triple", "KL weight 3", "networks", Trained(WeightedKL, {"kl_weight": 3.0})),
-    Change(
+    _trained("no-context", "the networks without a context", NoContext),
+    _trained("no-linear-path", "the networks alone", NoLinearPath),
+    _trained("no-distortion", "trained without distortions", NoDistortion),
+    _trained("pixel-decoder", "decoders of pixels", PixelDecoder),
+    _trained("kl-third", "KL weight 0.3", WeightedKL, settings={"kl_weight": 0.3}),
+    _trained("kl-triple", "KL weight 3", WeightedKL, settings={"kl_weight": 3.0}),
+    _trained(
         "larger-contexts",
         "contexts of 20 to 200 images, not 5 to 50",
-        "networks",
-        Trained(recipe={"context_sizes": [20, 200]}),
+        recipe={"context_sizes": [20, 200]},
     ),
-    Change("attention", "attention pooling", "networks", Trained(AttentionPooling)),
+    _trained("attention", "attention pooling", AttentionPooling),
+    _trained("modulated", "features scaled and shifted by the context", Modulated),
+    _trained("longer", "twice as many epochs", recipe={"epochs": 2 * EPOCHS}),
     Change(
-        "modulated", "features scaled and shifted by the context", "networks", Trained(Modulated)
+        "networks",
+        "canonical variates explained, the decoders too started in closed form",
+        "feature-decoder",
+        Trained(),
+        True,
     ),
-    Change("longer", "twice as many epochs", "networks", Trained(recipe={"epochs": 2 * EPOCHS})),
+    Change(
+        "random-decoders", "the decoders started at random", "networks", Trained(RandomDecoders)
+    ),
+    Change("unaware", "the networks without a context", "networks", Trained(Unaware)),
+    Change(
+        "networks-longer",
+        "four times as many epochs",
+        "networks",
+        Trained(recipe={"epochs": 4 * EPOCHS}),
+        True,
+    ),
 )

@@ -14,7 +14,7 @@ from metavae_training.data import Corpus
 from metavae_training.epochs import Training
 from metavae_training.fit import build_optimizer
 from metavae_training.models import Batch, WaveletMetaVAE
-from metavae_training.networks import AggregationNetwork, ParallelDecoder
+from metavae_training.networks import AggregationNetwork, ParallelDecoder, ParallelLinear
 from metavae_training.objectives import (
     DiagonalGaussian,
     Elbo,
@@ -22,8 +22,9 @@ from metavae_training.objectives import (
     gaussian_log_likelihood,
 )
 from metavae_training.recipes import Recipe
+from metavae_training.statistics import CHUNK
 
-EPOCHS = 4  # of fewer images and values than the recipe's 2
+EPOCHS = 4  # of fewer images and values than the recipe's 4
 
 
 @dataclass(frozen=True)
@@ -56,38 +57,6 @@ class Trained:
         return encode
 
 
-class NoLinearPath(WaveletMetaVAE):
-    """The networks alone: no linear paths beside them, started at random as usual."""
-
-    @torch.no_grad()
-    def initialise(self, images: Tensor) -> None:
-        """Start the linear paths from nothing and keep them there, see `Model`."""
-        super().initialise(images)
-        for path in (self.linear_path, self.decoder_path):
-            path.weight.zero_()
-            path.requires_grad_(False)
-        for parameter in (self.log_variance, self.log_noise):
-            parameter.zero_()
-        self.aggregation_network.out.reset_parameters()
-        _restart(self.decoders)
-
-
-class NoContext(WaveletMetaVAE):
-    """Every context says the same: nothing."""
-
-    def features(self, x: Tensor) -> Tensor:
-        """Per-image features, see `Model`."""
-        return 0 * super().features(x)
-
-
-class NoDistortion(WaveletMetaVAE):
-    """The plain MetaELBO: the encoder sees the image that the decoder explains."""
-
-    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
-        """The bound's terms, see `Model`."""
-        return self._bound(batch.queries, _posterior(self, batch, batch.queries), generator)
-
-
 class RandomDecoders(WaveletMetaVAE):
     """Decoders without a linear path, started at random as usual."""
 
@@ -97,11 +66,21 @@ class RandomDecoders(WaveletMetaVAE):
         super().initialise(images)
         self.decoder_path.weight.zero_()
         self.decoder_path.requires_grad_(False)
-        _restart(self.decoders)
+        for layer in self.decoders.layers:
+            if isinstance(layer, ParallelLinear):
+                layer.reset_parameters()
+
+
+class Unaware(WaveletMetaVAE):
+    """Every context says the same: nothing."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Per-image features, see `Model`."""
+        return 0 * super().features(x)
 
 
 class FeatureDecoder(WaveletMetaVAE):
-    """Decoders that explain all wavelet features, started at random as usual."""
+    """An earlier form of the model: decoders explain all wavelet features, and start at random."""
 
     def __init__(self, *, distributions: int, hidden: int = 200, **rest: Any) -> None:
         super().__init__(distributions=distributions, hidden=hidden, **rest)
@@ -109,32 +88,65 @@ class FeatureDecoder(WaveletMetaVAE):
         self.decoders = ParallelDecoder(distributions, [self.latent_dim, hidden, hidden, size])
         self.feature_noise = nn.Parameter(torch.zeros(size))
 
-    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
-        """The bound's terms, see `Model`."""
-        target = self._standardised(batch.queries)
-        posterior = _posterior(self, batch, self._distorted(batch.queries, generator))
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Start the noise from the features' variance as well, see `Model`."""
+        super().initialise(images)
+        few = images[:, : CHUNK // len(images)].flatten(0, 1)
+        variance = self._standardised(few.float() / 255).var(0)
+        self.feature_noise.copy_(variance.clamp(min=1e-3).log())
+
+    def _bound(self, x: Tensor, posterior: DiagonalGaussian, generator: torch.Generator) -> Elbo:
+        target = self._standardised(x)
         decoded = self.decoders(posterior.draw(generator).flatten(1, 2)).view(target.shape)
         log_likelihood = gaussian_log_likelihood(target, decoded, self.feature_noise)
         return Elbo(log_likelihood, posterior.kl_to_standard_normal())
 
 
-class PixelDecoder(WaveletMetaVAE):
-    """Decoders that explain the pixels of the image, started at random as usual."""
+class NoLinearPath(FeatureDecoder):
+    """The networks alone: no linear path beside them, started at random as usual."""
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Start the linear path from nothing and keep it there, see `Model`."""
+        super().initialise(images)
+        self.linear_path.weight.zero_()
+        self.linear_path.requires_grad_(False)
+        self.log_variance.zero_()
+        self.aggregation_network.out.reset_parameters()
+
+
+class NoContext(FeatureDecoder):
+    """Every context says the same: nothing."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Per-image features, see `Model`."""
+        return 0 * super().features(x)
+
+
+class NoDistortion(FeatureDecoder):
+    """The plain MetaELBO: the encoder sees the image that the decoder explains."""
+
+    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
+        """The bound's terms, see `Model`."""
+        summary = self.features(batch.contexts).mean(dim=-2, keepdim=True)
+        return self._bound(batch.queries, self.posterior(batch.queries, summary), generator)
+
+
+class PixelDecoder(FeatureDecoder):
+    """Decoders that explain the pixels of the image instead of its wavelet features."""
 
     def __init__(self, *, distributions: int, pixels: int, hidden: int = 200, **rest: Any) -> None:
         super().__init__(distributions=distributions, pixels=pixels, hidden=hidden, **rest)
         widths = [self.latent_dim, hidden, hidden, pixels]
         self.decoders = ParallelDecoder(distributions, widths)
 
-    def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
-        """The bound's terms, see `Model`."""
-        x = batch.queries
-        posterior = _posterior(self, batch, self._distorted(x, generator))
+    def _bound(self, x: Tensor, posterior: DiagonalGaussian, generator: torch.Generator) -> Elbo:
         logits = self.decoders(posterior.draw(generator).flatten(1, 2)).view(x.shape)
         return Elbo(bernoulli_log_likelihood(x, logits), posterior.kl_to_standard_normal())
 
 
-class WeightedKL(WaveletMetaVAE):
+class WeightedKL(FeatureDecoder):
     """The KL term counts `kl_weight` times (Higgins et al., ICLR 2017)."""
 
     def __init__(self, *, kl_weight: float, **rest: Any) -> None:
@@ -147,7 +159,7 @@ class WeightedKL(WaveletMetaVAE):
         return Elbo(found.log_likelihood, self.kl_weight * found.kl_z)
 
 
-class Modulated(WaveletMetaVAE):
+class Modulated(FeatureDecoder):
     """The context scales and shifts every wavelet feature (Perez et al., AAAI 2018)."""
 
     def __init__(self, **settings: Any) -> None:
@@ -162,7 +174,7 @@ class Modulated(WaveletMetaVAE):
         return self._posterior(self._standardised(x) * (1 + gain) + shift, summary)
 
 
-class AttentionPooling(WaveletMetaVAE):
+class AttentionPooling(FeatureDecoder):
     """Context elements count by a learned weight: both sums are means, so pooling stays a mean."""
 
     def __init__(self, **settings: Any) -> None:
@@ -185,15 +197,3 @@ class AttentionPooling(WaveletMetaVAE):
         """q(z | D, x), see `Model`."""
         pooled = summary[..., :-1] / summary[..., -1:]
         return self._posterior(self._standardised(x), pooled)
-
-
-def _restart(decoders: ParallelDecoder) -> None:
-    """Start a decoder's last layers at random, as others are."""
-    for parameter in decoders.layers[-1].parameters():
-        bound = decoders.layers[-1].weight.shape[1] ** -0.5
-        nn.init.uniform_(parameter, -bound, bound)
-
-
-def _posterior(model: WaveletMetaVAE, batch: Batch, seen: Tensor) -> DiagonalGaussian:
-    summary = model.features(batch.contexts).mean(dim=-2, keepdim=True)
-    return model.posterior(seen, summary)

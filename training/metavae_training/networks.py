@@ -77,11 +77,15 @@ class ParallelLinear(nn.Module):
 
     def __init__(self, distributions: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(
-            torch.empty(distributions, inputs, outputs).uniform_(-bound, bound)
-        )
-        self.bias = nn.Parameter(torch.empty(distributions, 1, outputs).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(distributions, inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(distributions, 1, outputs))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights and biases anew."""
+        bound = 1 / math.sqrt(self.weight.shape[1])
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply layer i to x[i]."""

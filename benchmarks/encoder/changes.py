@@ -15,7 +15,6 @@ from encoder.trained import (
     NoDistortion,
     NoLinearPath,
     PixelDecoder,
-    RandomDecoders,
     Trained,
     Unaware,
     WeightedKL,
@@ -110,15 +109,5 @@ CHANGES: tuple[Change, ...] = (
         Trained(),
         True,
     ),
-    Change(
-        "random-decoders", "the decoders started at random", "networks", Trained(RandomDecoders)
-    ),
     Change("unaware", "the networks without a context", "networks", Trained(Unaware)),
-    Change(
-        "networks-longer",
-        "four times as many epochs",
-        "networks",
-        Trained(recipe={"epochs": 4 * EPOCHS}),
-        True,
-    ),
 )

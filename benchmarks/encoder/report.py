@@ -65,8 +65,7 @@ Trained to explain the wavelet features themselves, they lost accuracy
 ({_between("shared", "feature-decoder", judged)} points against the closed form): a code then spends
 its numbers on what varies the most, not on what a distortion leaves. Trained to explain the
 canonical variates, from decoders that start in closed form too, they gave
-{_between("shared", "networks", judged)} points, and after four times as many epochs
-{_between("shared", "networks-longer", judged)}. Their context adds nothing that shows. Square roots
+{_between("shared", "networks", judged)} points. Their context adds nothing that shows. Square roots
 and the fourth octave stayed from earlier and smaller looks, and are not shown to help here either.
 
 Made by `python benchmarks/encoder_changes.py`; every number, and the commit it was made with, is in

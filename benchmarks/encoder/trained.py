@@ -14,7 +14,7 @@ from metavae_training.data import Corpus
 from metavae_training.epochs import Training
 from metavae_training.fit import build_optimizer
 from metavae_training.models import Batch, WaveletMetaVAE
-from metavae_training.networks import AggregationNetwork, ParallelDecoder, ParallelLinear
+from metavae_training.networks import AggregationNetwork, ParallelDecoder
 from metavae_training.objectives import (
     DiagonalGaussian,
     Elbo,
@@ -55,20 +55,6 @@ class Trained:
             return model.posterior(view.float() / 255, summary.expand(len(view), -1)).mean
 
         return encode
-
-
-class RandomDecoders(WaveletMetaVAE):
-    """Decoders without a linear path, started at random as usual."""
-
-    @torch.no_grad()
-    def initialise(self, images: Tensor) -> None:
-        """Leave the decoders' linear path at nothing, see `Model`."""
-        super().initialise(images)
-        self.decoder_path.weight.zero_()
-        self.decoder_path.requires_grad_(False)
-        for layer in self.decoders.layers:
-            if isinstance(layer, ParallelLinear):
-                layer.reset_parameters()
 
 
 class Unaware(WaveletMetaVAE):

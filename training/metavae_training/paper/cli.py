@@ -51,7 +51,7 @@ _OPTIONS = (
         "--contexts",
         "draws",
         type=click.IntRange(1, 1000),  # as of `metavae-client probe`
-        default=2,
+        default=1,
         show_default=True,
         help="Context draws for each run.",
     ),

@@ -49,7 +49,7 @@ def unlike_the_paper(study: Study, *, probe: bool) -> str:
         "Unlike the paper, which draws a context of 10 for each query"
         + " and lets scikit-learn stop after 100 iterations" * probe
         + ": one context serves all queries of a draw"
-        + ", and there are up to 1,000 iterations" * probe
+        + ", and classifiers are fitted to convergence (pixels: 1,000 iterations at most)" * probe
         + ". MetaVAE and the paper's baselines are trained for"
         f" {recipe.epochs} epochs at a learning rate that falls from {recipe.learning_rate:g}, with"
         f" contexts of {smallest} to {largest} images (paper: 100 epochs at 0.0002, contexts of"

@@ -34,6 +34,7 @@ PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": lambda result: f"```\n{table(result)}\n```\n",
     "weights": weights.markdown,
     "precision": precision.markdown,
+    "precision-cuda": precision.markdown,
     "serving": serving_page.markdown,
     "peers": peers_page.markdown,
 }

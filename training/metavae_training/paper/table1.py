@@ -107,8 +107,8 @@ def _note(study: Study) -> str:
     return (
         "Mean L2 distance between the codes (posterior means) of a test image as it is and of its"
         f" transformed versions, over {study.sizes['test_size']} test images, all values of the"
-        f" varied family but the identity, and {study.draws} context draw{'s' * (study.draws > 1)}. Each"
-        f" distribution has a context of its own, of {CONTEXT_SIZE} images."
+        f" varied family but the identity, and {study.draws} context draw{'s' * (study.draws > 1)}."
+        f" Each distribution has a context of its own, of {CONTEXT_SIZE} images."
         " The spread of a model's codes is the root mean squared L2 distance between the codes of"
         " two different untransformed images: sqrt(2 Σ_k var z_k). Rows: the family trained on;"
         " columns: the family varied. ±: 95% interval over training seeds (Student's t), whose"

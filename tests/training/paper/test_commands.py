@@ -85,8 +85,8 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(runs, tmp_pa
     assert bundles_of(items, "metavae") == {open_bundle(measured).card.digest[:16]}
     assert len(bundles_of(items, "untrained") - bundles_of(items, "metavae")) == 1
     assert bundles_of(items, "pca") == bundles_of(items, "cnn") == {""}
-    # 8 values: two draws of two encoders, three floors, a ceiling.
-    assert len(items) == 8 * (2 * 2 + 3 + 1)
+    # 8 values: two encoders, three floors, a ceiling.
+    assert len(items) == 8 * (2 + 3 + 1)
 
     nothing = tmp_path / "nothing"
     before = results.read_bytes()

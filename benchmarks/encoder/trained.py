@@ -102,12 +102,8 @@ class NoLinearPath(FeatureDecoder):
         self.aggregation_network.out.reset_parameters()
 
 
-class NoContext(FeatureDecoder):
-    """Every context says the same: nothing."""
-
-    def features(self, x: Tensor) -> Tensor:
-        """Per-image features, see `Model`."""
-        return 0 * super().features(x)
+class NoContext(Unaware, FeatureDecoder):
+    """The earlier form under contexts that say nothing."""
 
 
 class NoDistortion(FeatureDecoder):

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from metavae_serving import launch
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
+from metavae_serving.wire import HEADER_LENGTH, decode_reply
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.places import run_folder
 
@@ -31,7 +31,9 @@ def batches(server, until) -> int:
     return int(float(count))
 
 
-def test_clients_of_one_batch_get_their_own_answers_bit_for_bit(serve, bundle, rng, until):
+def test_clients_of_one_batch_get_their_own_answers_bit_for_bit(
+    serve, bundle, rng, until, requests_of
+):
     embedder = OnnxEmbedder(bundle)
     shape, name = bundle.card.image_shape, bundle.card.name
 
@@ -40,12 +42,6 @@ def test_clients_of_one_batch_get_their_own_answers_bit_for_bit(serve, bundle, r
 
     asked = [(images(1 + client % 5), images(1 + client % 7)) for client in range(CLIENTS)]
     asked[1] = (images(256), images(100))
-    bodies = [
-        encode_request(queries=queries, context=context, binary=client % 3 > 0)
-        for client, (queries, context) in enumerate(asked)
-    ]
-    for client in range(0, CLIENTS, 6):
-        bodies[client] = (bodies[client][0][:-1], bodies[client][1])  # one byte short
 
     settings = ModelSettings(workers=2, batch_size=8, max_batch_delay=100)
     with serve([bundle], **{name: settings}) as server:
@@ -56,7 +52,7 @@ def test_clients_of_one_batch_get_their_own_answers_bit_for_bit(serve, bundle, r
                 return http.post(f"/v2/models/{name}/infer", content=body, headers=headers)
 
             with ThreadPoolExecutor(CLIENTS) as clients:
-                answers = list(clients.map(post, bodies))
+                answers = list(clients.map(post, requests_of(asked)))
         launch.ready(server.store)
         gathered = batches(server, until)
         log = run_folder(server.store) / "logs" / "model_log.log"

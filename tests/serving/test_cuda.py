@@ -17,7 +17,7 @@ from metavae_serving import process
 from metavae_serving.cli import main
 from metavae_serving.configuration import read_settings
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import HEADER_LENGTH, MAX_IMAGES, decode_reply, encode_request
+from metavae_serving.wire import HEADER_LENGTH, MAX_IMAGES, decode_reply
 from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE, OnnxEmbedder, golden_gap
 from metavae_zoo.index import find_bundle
 from metavae_zoo.places import run_folder, token_file
@@ -95,15 +95,12 @@ def test_a_model_without_contexts_is_served_on_it_too(store, images):
         assert golden_gap(embedder.embed(queries).mean, expected.mean) <= TOLERANCE
 
 
-def test_clients_of_one_batch_get_their_own_answers_and_bad_ones_theirs(store, cpu, images):
+def test_clients_of_one_batch_get_their_own_answers_and_bad_ones_theirs(
+    store, cpu, images, requests_of
+):
     asked = [(images(1 + client % 5), images(1 + client % 7)) for client in range(CLIENTS)]
     asked[1] = (images(300), images(100))
-    bodies = [
-        encode_request(queries=queries, context=context, binary=client % 3 > 0)
-        for client, (queries, context) in enumerate(asked)
-    ]
-    for client in range(0, CLIENTS, 6):
-        bodies[client] = (bodies[client][0][:-1], bodies[client][1])  # one byte short
+    requests = requests_of(asked)
     key = json.loads(token_file(store).read_text())["inference"]["key"]
     with httpx.Client(
         base_url=read_settings(store).url, headers={"Authorization": f"Bearer {key}"}, timeout=60
@@ -115,7 +112,7 @@ def test_clients_of_one_batch_get_their_own_answers_and_bad_ones_theirs(store, c
 
         with ThreadPoolExecutor(CLIENTS) as clients:
             for _ in range(3):
-                answers = list(clients.map(post, bodies))
+                answers = list(clients.map(post, requests))
                 for client, answer in enumerate(answers):
                     if client % 6 == 0:
                         assert answer.status_code == 400

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
 
 from metavae_serving.tensors import BadRequest, array_bytes, declare, shown
 
@@ -25,7 +26,7 @@ def join_body(
     `binary` says of each array whether its bytes follow the JSON.
     """
     header[kind] = [declare(name, array, binary=binary[name]) for name, array in arrays.items()]
-    text = _ENCODER.encode(header).encode()
+    text = to_json(header)
     if not any(binary.values()):
         return text, {"Content-Type": JSON_TYPE}
     parts = [array_bytes(array) for name, array in arrays.items() if binary[name]]
@@ -51,8 +52,8 @@ def split_body(
             field=HEADER_LENGTH,
         )
     try:
-        content = _DECODER.decode(str(whole[:length], "utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = from_json(bytes(whole[:length]), allow_inf_nan=False)
+    except ValueError as error:
         raise BadRequest(
             f"the first {length} bytes of the body are not JSON ({error})",
             hint='Send one object, {"inputs": [...]}, of finite numbers; where binary'
@@ -73,14 +74,8 @@ def json_length(body: bytes) -> int:
     """
     for window in (_WINDOW, len(body)):
         with suppress(ValueError):
-            return _DECODER.raw_decode(body[:window].decode("latin-1"))[1]
+            return _FINDER.raw_decode(body[:window].decode("latin-1"))[1]
     return 0
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Made once: `json.dumps` and `json.loads` with options make one a call.
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_FINDER = json.JSONDecoder()

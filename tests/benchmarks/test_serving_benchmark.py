@@ -98,6 +98,16 @@ def test_a_page_of_a_gpu_names_it():
     assert "`python benchmarks/serving.py --device cuda`" in page
 
 
+def test_what_is_left_is_the_floor_and_the_ceiling_one_after_the_other():
+    result = json.loads((SCRIPT.parent / "results" / "serving.json").read_text())
+    [case] = result["cases"][:1]
+    for name, rate in {"metavae": 100.0, "no-op handler": 300.0, "in process": 600.0}.items():
+        case["subjects"][name]["images_per_second"] = [rate] * result["rounds"]
+    row = next(line for line in markdown(result).splitlines() if case["case"] in line)
+    # 1/300 and 1/600 seconds make 200 images a second, of which 100 are half.
+    assert [cell.strip() for cell in row.split("|")][5:7] == ["0.17", "0.50"]
+
+
 def test_a_short_soak_finds_no_worker_that_grows(server, bundle):
     answered, watched = soak(bundle, server.store, 6.0, print)
     assert set(answered) == {200, 400, 413}

@@ -162,7 +162,11 @@ BAD_REQUESTS = {
     "empty": (b"", None, "content-type"),
     "not JSON": (b"{", None, "not json"),
     "not UTF-8": (b'{"\xff": 1}', None, "not json"),
-    "NaN in JSON": (tensor_body(datatype="FP32", data=[0.0, 0.0, 0.0, float("nan")]), None, "nan"),
+    "NaN in JSON": (
+        tensor_body(datatype="FP32", data=[0.0, 0.0, 0.0, float("nan")]),
+        None,
+        "finite numbers",
+    ),
     "nested without end": (DEEP, None, "not json"),
     "a list": (b"[]", None, "object"),
     "no inputs": (b"{}", None, "inputs is missing"),

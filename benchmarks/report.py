@@ -111,6 +111,7 @@ def table(result: dict[str, Any]) -> str:
             *_aligned(rows),
             "",
             *(_target_line(name, targets[name], result["ratios"]) for name in targets),
+            _bound_line(result),
         ]
     )
 
@@ -122,6 +123,17 @@ def _target_line(name: str, target: float, ratios: dict[str, Any]) -> str:
         for precision, of in ratios.items()
     )
     return f"target of {target:g} {name.replace('_', ' ')}: {reached}"
+
+
+def _bound_line(result: dict[str, Any]) -> str:
+    """How far over the plain loop a step could be at most: its matrix products and nothing else."""
+    plain = result["steps"][f"{PLAIN}, fp32"]["images_per_second"]["median"]
+    bounds = []
+    for precision in result["ratios"]:
+        rate = result["products"][f"same shapes, {precision}"]["flops_per_second"]["median"]
+        images = rate / result["steps"][f"metavae, {precision}"]["flops_per_image"]
+        bounds.append(f"{precision} {images / plain:.1f}")
+    return f"the matrix products alone would be over plain loop: {', '.join(bounds)}"
 
 
 def _with_spread(values: dict[str, Any] | None, form: str, unit: float = 1.0) -> str:

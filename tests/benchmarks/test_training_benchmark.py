@@ -199,6 +199,10 @@ def test_the_script_measures_and_writes_what_the_table_shows(tmp_path):
         met = result["ratios"]["fp32"][name]["median"] >= of
         verdict = "fp32 meets it" if met else "fp32 misses it"
         assert f"target of {of:g} {name.replace('_', ' ')}: {verdict}" in run.stdout
+    step, products = result["steps"]["metavae, fp32"], result["products"]["same shapes, fp32"]
+    bound = products["flops_per_second"]["median"] / step["flops_per_image"]
+    bound /= result["steps"]["plain loop, fp32"]["images_per_second"]["median"]
+    assert f"the matrix products alone would be over plain loop: fp32 {bound:.1f}" in run.stdout
 
 
 def test_a_recipe_of_another_model_is_refused_in_one_line(tmp_path):

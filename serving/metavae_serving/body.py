@@ -70,7 +70,7 @@ def split_body(
 def json_length(body: bytes) -> int:
     """Length of the JSON object that `body` starts with, where no header says it; 0 if none does.
 
-    What we write is ASCII, so characters are bytes.
+    Read as Latin-1, in which every character is a byte.
     """
     for window in (_WINDOW, len(body)):
         with suppress(ValueError):

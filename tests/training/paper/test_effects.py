@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from metavae_training.paper.condition import Condition
-from metavae_training.paper.effects import Question, balanced_seed_means, effect, paragraph
+from metavae_training.paper.effects import (
+    Question,
+    balanced_means,
+    common_runs,
+    effect,
+    paragraph,
+)
 from metavae_training.paper.methods import models
 
 from .made import an_item
@@ -61,12 +67,11 @@ def test_a_loss_that_every_seed_has_is_told_as_one():
     assert text.count("not measured") == 2
 
 
-def test_one_seed_shows_no_loss():
-    text = told([*items_of("vhe", [0.5], RIGHT), *items_of("vhe", [0.1], OTHER)])
-    assert (
-        "several seeds to show whether a wrong context in fit and test costs accuracy: VHE." in text
-    )
-    assert "-0.400 (one seed)" in text
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_show_neither_a_loss_nor_none(seeds):
+    text = told([*items_of("vhe", [0.5] * seeds, RIGHT), *items_of("vhe", [0.1] * seeds, OTHER)])
+    assert "more seeds to show whether a wrong context in fit and test costs accuracy: VHE." in text
+    assert ("-0.400 (one seed)" if seeds == 1 else "-0.400 (2 seeds)") in text
 
 
 def test_nothing_measured_is_nothing_said():
@@ -76,13 +81,32 @@ def test_nothing_measured_is_nothing_said():
 def test_families_count_the_same_and_seeds_without_all_of_them_are_left_out():
     many = [an_item(family="digits-rotation", value=float(v), accuracy=1.0) for v in range(9)]
     one = an_item(family="digits-skew", accuracy=0.0)
-    partial = an_item(family="digits-skew", accuracy=0.0, seed=1)
-    assert balanced_seed_means([*many, one, partial], FAMILIES) == {0: 0.5}
+    partial = an_item(family="digits-skew", accuracy=0.9, seed=1)
+    items = [*many, one, partial]
+    assert balanced_means(items, common_runs(items), FAMILIES) == [0.5]
+    assert balanced_means(many, common_runs(many), FAMILIES) == []
+
+
+def test_where_no_seed_has_all_families_their_runs_are_one_number():
+    right = [
+        an_item(family="digits-rotation", seed=1, accuracy=0.9),
+        an_item(family="digits-skew", seed=0, accuracy=0.7),
+        an_item(family="digits-skew", seed=2, accuracy=0.5),
+    ]
+    assert balanced_means(right, common_runs(right), FAMILIES) == [pytest.approx(0.75)]
+    wrong = [
+        an_item(family="digits-rotation", seed=1, accuracy=0.8),
+        an_item(family="digits-skew", seed=0, accuracy=0.6),  # of which alone there are both
+    ]
+    change = effect(right, wrong, FAMILIES)
+    assert change is not None
+    assert (change.mean, change.half_width, change.n) == (pytest.approx(-0.1), None, 1)
 
 
 def test_effects_are_paired_by_seed():
-    change = effect({0: 0.1, 1: 0.9, 2: 0.5}, {0: 0.2, 1: 1.0, 3: 0.0})
+    before, after = [0.1, 0.9, 0.5, 0.4], [0.2, 1.0, 0.6]
+    change = effect(items_of("vhe", before, RIGHT), items_of("vhe", after, OTHER), FAMILIES)
     assert change is not None
-    assert (change.mean, change.n) == (pytest.approx(0.1), 2)
+    assert (change.mean, change.n) == (pytest.approx(0.1), 3)
     assert change.half_width == pytest.approx(0, abs=1e-9)
-    assert effect({0: 0.1}, {1: 0.1}) is None
+    assert effect(items_of("vhe", before, RIGHT), [], FAMILIES) is None

@@ -14,6 +14,8 @@ from metavae_zoo.statistics import confidence_interval
 
 Number = Callable[[Item], float]
 
+SEVERAL = 3  # training seeds: fewer vary by what says next to nothing of how far others would
+
 
 def of_split(items: Sequence[Item], family: str, split: str) -> list[Item]:
     """Items at the values that a split holds out.
@@ -50,8 +52,18 @@ def seed_means(items: Sequence[Item], number: Number = accuracy) -> dict[int | N
 
 def over_seeds(items: Sequence[Item], number: Number = accuracy) -> Interval | None:
     """Mean with its interval over training seeds; None where there is nothing."""
-    means = seed_means(items, number)
-    return confidence_interval(list(means.values())) if means else None
+    return interval_of(list(seed_means(items, number).values()))
+
+
+def interval_of(of_seeds: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Mean of one number per training seed, with an interval where there are SEVERAL.
+
+    None where there is nothing.
+    """
+    if not of_seeds:
+        return None
+    found = confidence_interval(of_seeds, confidence)
+    return found if found.n >= SEVERAL else found.model_copy(update={"half_width": None})
 
 
 def by_value(items: Sequence[Item], number: Number = accuracy) -> dict[float, Interval]:
@@ -59,8 +71,8 @@ def by_value(items: Sequence[Item], number: Number = accuracy) -> dict[float, In
     at: dict[float, list[Item]] = defaultdict(list)
     for item in items:
         at[item.value].append(item)
-    means = {value: seed_means(at[value], number) for value in sorted(at)}
-    return {value: confidence_interval(list(means[value].values())) for value in means}
+    intervals = {value: over_seeds(at[value], number) for value in sorted(at)}
+    return {value: one for value, one in intervals.items() if one}
 
 
 def in_a_table(items: Sequence[Item]) -> str:
@@ -70,7 +82,7 @@ def in_a_table(items: Sequence[Item]) -> str:
 
 
 def with_interval(interval: Interval | None, digits: int = 3) -> str:
-    """Such as `0.885 ± 0.003`; the ± of one seed alone is not known."""
+    """Such as `0.885 ± 0.003`; there is no ± of few seeds."""
     if interval is None:
         return ""
     mean = f"{interval.mean:.{digits}f}"

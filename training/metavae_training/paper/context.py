@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metavae_training.models import MODELS
-from metavae_training.paper.aggregate import over_seeds, with_seeds
+from metavae_training.paper.aggregate import interval_of, over_seeds, with_seeds
 from metavae_training.paper.collect import collect
 from metavae_training.paper.condition import RIGHT, Condition
-from metavae_training.paper.effects import Question, balanced_seed_means, paragraph
+from metavae_training.paper.effects import Question, balanced_means, common_runs, paragraph
 from metavae_training.paper.figures import (
     draw_line,
     draw_points,
@@ -26,7 +26,6 @@ from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.statistics import confidence_interval
 from metavae_zoo.summary import CONTEXT_SIZE
 
 if TYPE_CHECKING:
@@ -98,6 +97,22 @@ def _cells(study: Study) -> Iterator[ModelCell]:
         yield from model_cells(study, condition)
 
 
+def _by_size(
+    items: Sequence[Item], method: Method, conditions: Sequence[Condition]
+) -> dict[int, list[Item]]:
+    """A method's items under right contexts of each size, of the runs that have all sizes.
+
+    So that sizes are compared on the same models; of all runs of a family where none has all.
+    """
+    by_size = {one.size: one.of(method.of(items)) for one in conditions}
+    whole = common_runs(*by_size.values())
+    families = {family for family, _ in whole}
+    return {
+        size: [i for i in here if (i.family, i.seed) in whole or i.family not in families]
+        for size, here in by_size.items()
+    }
+
+
 def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> str:
     own = "its own distribution's"
     labels = {RIGHT: (own, own)}
@@ -117,12 +132,9 @@ def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study)
     conditions = _own(study)
     rows = []
     for method in methods:
-        means = [
-            balanced_seed_means(condition.of(method.of(items)), study.families)
-            for condition in conditions
-        ]
-        intervals = [confidence_interval(list(one.values())) if one else None for one in means]
-        rows.append([method.label, *map(with_seeds, intervals)])
+        here = _by_size(items, method, conditions)
+        means = [balanced_means(one, common_runs(one), study.families) for one in here.values()]
+        rows.append([method.label, *(with_seeds(interval_of(one)) for one in means)])
     sizes = [str(condition.size) for condition in conditions]
     table = markdown_table(["images in the context", *sizes], rows)
     return f"Mean over the families, against the size of the right context:\n\n{table}"
@@ -153,7 +165,8 @@ def _draw_sizes(
     axes: Axes, items: Sequence[Item], methods: Sequence[Method], conditions: Sequence[Condition]
 ) -> None:
     for method in methods:
-        at = {one.size: over_seeds(one.of(method.of(items))) for one in conditions}
+        by_size = _by_size(items, method, conditions)
+        at = {size: over_seeds(here) for size, here in by_size.items()}
         draw_line(axes, method, {size: one for size, one in at.items() if one})
     axes.set_xscale("log")
     axes.set_xticks([one.size for one in conditions], [str(one.size) for one in conditions])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from metavae_training.paper.aggregate import SEVERAL
 from metavae_training.paper.methods import models
 from metavae_training.paper.study import PAPERS_MODEL, Study
 from metavae_training.recipes import RECIPES, Recipe
@@ -13,6 +14,11 @@ from metavae_zoo.summary import CONTEXT_SIZE
 OWN_CONTEXT = (
     f"A context is {CONTEXT_SIZE} of the images of the same distribution and part, and serves all"
     " images of a draw, those in it included."
+)
+
+INTERVALS = (
+    "±: 95% interval over training seeds (Student's t), whose number is in brackets; none of fewer"
+    f" than {SEVERAL}."
 )
 
 
@@ -33,10 +39,7 @@ def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = T
 
 def measured_note(study: Study, what: str) -> str:
     """What is measured, then what is true of all measured models."""
-    return (
-        f"{what} ±: 95% interval over training seeds (Student's t), whose number is in brackets."
-        f" {_storage(study)}{_closed_form(study)}"
-    )
+    return f"{what} {INTERVALS} {_storage(study)}{_closed_form(study)}"
 
 
 def unlike_the_paper(study: Study, *, probe: bool) -> str:

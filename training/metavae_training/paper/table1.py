@@ -18,7 +18,7 @@ from metavae_training.paper.distances import DistanceCell
 from metavae_training.paper.figures import new_figure
 from metavae_training.paper.methods import Method, models
 from metavae_training.paper.probed import model_cells
-from metavae_training.paper.protocol import unlike_the_paper
+from metavae_training.paper.protocol import INTERVALS, unlike_the_paper
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
@@ -111,8 +111,7 @@ def _note(study: Study) -> str:
         f" Each distribution has a context of its own, of {CONTEXT_SIZE} images."
         " The spread of a model's codes is the root mean squared L2 distance between the codes of"
         " two different untransformed images: sqrt(2 Σ_k var z_k). Rows: the family trained on;"
-        " columns: the family varied. ±: 95% interval over training seeds (Student's t), whose"
-        f" number is in brackets. Paper: {published.TABLE_1_SOURCE}."
+        f" columns: the family varied. {INTERVALS} Paper: {published.TABLE_1_SOURCE}."
         f"\n\n{unlike_the_paper(study, probe=False)}"
     )
 

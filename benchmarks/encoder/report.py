@@ -12,7 +12,7 @@ from encoder.changes import CHANGES, Change
 from metavae_training.distortion import RESCALING, ROTATION, SHEAR, SHIFT
 from metavae_zoo.card import Interval
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.statistics import confidence_interval
+from metavae_zoo.statistics import interval_over_runs
 
 # Accuracies of a change, at each value: by family.
 Judged = dict[str, dict[str, list[float]]]
@@ -49,7 +49,7 @@ measured at held-out values with all images.
 {markdown_table(head, rows)}
 
 *Gave*: the mean difference of accuracy to the row it was made to, in points, with its 95% interval
-over the judged values of all families (Student's t). One fit each, seed 0. Trained rows see
+over the families (Student's t), of each of which there is one fit, seed 0. Trained rows see
 {result["epochs"]} epochs of these fewer images.
 
 The distortions turn an image by up to {math.degrees(ROTATION):g} degrees, shear it by up to
@@ -61,12 +61,12 @@ such changes do not matter.
 The gain over pixels is that of fixed features and of a linear path fitted in closed form. The
 networks of a MetaVAE beside that path, their training and their context are there because they make
 it a MetaVAE (a posterior for every image, one encoder conditioned on a context, the MetaELBO).
-Trained to explain the wavelet features themselves, they lost accuracy
-({_between("shared", "feature-decoder", judged)} points against the closed form): a code then spends
-its numbers on what varies the most, not on what a distortion leaves. Trained to explain the
-canonical variates, from decoders that start in closed form too, they gave
-{_between("shared", "networks", judged)} points. Their context adds nothing that shows. Square roots
-and the fourth octave stayed from earlier and smaller looks, and are not shown to help here either.
+Trained to explain the wavelet features themselves, which asks a code for what varies the most and
+not for what a distortion leaves, they gave {_between("shared", "feature-decoder", judged)} points
+against the closed form; trained to explain the canonical variates, from decoders that start in
+closed form too, {_between("shared", "networks", judged)} points.
+Their context adds nothing that shows. Square roots and the fourth octave stayed from earlier and
+smaller looks, and are not shown to help here either.
 
 Made by `python benchmarks/encoder_changes.py`; every number, and the commit it was made with, is in
 `{source}`.
@@ -78,14 +78,14 @@ def _of(result: dict[str, Any], family: str, change: str) -> list[float]:
 
 
 def _gain(change: str, on: str, judged: Judged) -> Interval | None:
-    """What a change gave over another, in points, over the values of all families."""
+    """What a change gave over another, in points, over the families' means."""
     own, before = judged[change], judged.get(on, {})
     gains = [
-        100 * (after - earlier)
+        100 * float(np.mean(np.subtract(own[family], before[family])))
         for family in own
-        for after, earlier in zip(own[family], before.get(family, []), strict=False)
+        if family in before
     ]
-    return confidence_interval(gains) if gains else None
+    return interval_over_runs(gains) if gains else None
 
 
 def _between(on: str, change: str, judged: Judged) -> str:

@@ -13,7 +13,7 @@ from metavae_zoo.card import ModelCard, ProbeRecord, Results, SeedRecord
 from metavae_zoo.commands import probe_command, run_command
 from metavae_zoo.errors import BadBundle, UnknownName
 from metavae_zoo.places import user_bundles
-from metavae_zoo.statistics import confidence_interval
+from metavae_zoo.statistics import interval_over_runs
 from metavae_zoo.summary import CONTEXT_SIZE
 
 
@@ -57,7 +57,7 @@ def build(
             )
             for bundle, probe in zip(trained, probes, strict=True)
         ],
-        accuracy_over_seeds=confidence_interval([probe.accuracy.mean for probe in probes]),
+        accuracy_over_seeds=interval_over_runs([probe.accuracy.mean for probe in probes]),
         shipped_seed=shipped.card.seed,
         chosen_by="highest validation ELBO; no held-out value is used",
         commands=[f"metavae-zoo build {name} --seeds {seeds} --contexts {contexts}"],

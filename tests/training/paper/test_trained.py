@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from metavae_training.fit import fit
 from metavae_training.jobs import Job
 from metavae_training.paper import trained
 from metavae_training.paper.trained import bundle_of, is_trained
@@ -50,3 +51,12 @@ def test_a_model_that_was_not_measured_may_not_be_trained_to_the_end(job, tmp_pa
     copy_bundle(shipped, tmp_path / "zoo" / SHIPPED, card=unmeasured)
     monkeypatch.setenv("METAVAE_ZOO", str(tmp_path / "zoo"))
     assert not is_trained(job, None)
+
+
+def test_a_run_that_was_finished_on_other_data_is_not_measured_on_this(tmp_path, monkeypatch):
+    done = Job(recipe("vae-single-digits-rotation-sparse").changed({"epochs": 1}), 0, tmp_path)
+    fit(done.recipe, out=done.folder, seed=0)
+    assert done.finished()
+    assert is_trained(done, None)
+    monkeypatch.setattr(trained, "data_hash", lambda family, root: "another")
+    assert not is_trained(done, None)

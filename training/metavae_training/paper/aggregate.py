@@ -10,11 +10,9 @@ import numpy as np
 from metavae_training.paper.results import Item
 from metavae_zoo.card import Interval
 from metavae_zoo.families import family as family_named
-from metavae_zoo.statistics import confidence_interval
+from metavae_zoo.statistics import interval_over_runs
 
 Number = Callable[[Item], float]
-
-SEVERAL = 3  # training seeds: fewer vary by what says next to nothing of how far others would
 
 
 def of_split(items: Sequence[Item], family: str, split: str) -> list[Item]:
@@ -52,18 +50,8 @@ def seed_means(items: Sequence[Item], number: Number = accuracy) -> dict[int | N
 
 def over_seeds(items: Sequence[Item], number: Number = accuracy) -> Interval | None:
     """Mean with its interval over training seeds; None where there is nothing."""
-    return interval_of(list(seed_means(items, number).values()))
-
-
-def interval_of(of_seeds: Sequence[float], confidence: float = 0.95) -> Interval | None:
-    """Mean of one number per training seed, with an interval where there are SEVERAL.
-
-    None where there is nothing.
-    """
-    if not of_seeds:
-        return None
-    found = confidence_interval(of_seeds, confidence)
-    return found if found.n >= SEVERAL else found.model_copy(update={"half_width": None})
+    means = seed_means(items, number)
+    return interval_over_runs(list(means.values())) if means else None
 
 
 def by_value(items: Sequence[Item], number: Number = accuracy) -> dict[float, Interval]:
@@ -71,8 +59,8 @@ def by_value(items: Sequence[Item], number: Number = accuracy) -> dict[float, In
     at: dict[float, list[Item]] = defaultdict(list)
     for item in items:
         at[item.value].append(item)
-    intervals = {value: over_seeds(at[value], number) for value in sorted(at)}
-    return {value: one for value, one in intervals.items() if one}
+    means = {value: seed_means(at[value], number) for value in sorted(at)}
+    return {value: interval_over_runs(list(means[value].values())) for value in means}
 
 
 def in_a_table(items: Sequence[Item]) -> str:

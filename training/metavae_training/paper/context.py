@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metavae_training.models import MODELS
-from metavae_training.paper.aggregate import interval_of, over_seeds, with_seeds
+from metavae_training.paper.aggregate import over_seeds, with_seeds
 from metavae_training.paper.collect import collect
 from metavae_training.paper.condition import RIGHT, Condition
-from metavae_training.paper.effects import Question, balanced_means, common_runs, paragraph
+from metavae_training.paper.effects import (
+    Question,
+    balanced_means,
+    common_runs,
+    of_whole_runs,
+    paragraph,
+)
 from metavae_training.paper.figures import (
     draw_line,
     draw_points,
@@ -26,6 +32,7 @@ from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
 from metavae_zoo.markdown import markdown_table
+from metavae_zoo.statistics import interval_over_runs
 from metavae_zoo.summary import CONTEXT_SIZE
 
 if TYPE_CHECKING:
@@ -97,20 +104,11 @@ def _cells(study: Study) -> Iterator[ModelCell]:
         yield from model_cells(study, condition)
 
 
-def _by_size(
-    items: Sequence[Item], method: Method, conditions: Sequence[Condition]
-) -> dict[int, list[Item]]:
-    """A method's items under right contexts of each size, of the runs that have all sizes.
-
-    So that sizes are compared on the same models; of all runs of a family where none has all.
-    """
-    by_size = {one.size: one.of(method.of(items)) for one in conditions}
-    whole = common_runs(*by_size.values())
-    families = {family for family, _ in whole}
-    return {
-        size: [i for i in here if (i.family, i.seed) in whole or i.family not in families]
-        for size, here in by_size.items()
-    }
+def _of(
+    items: Sequence[Item], method: Method, conditions: Iterable[Condition]
+) -> dict[Condition, list[Item]]:
+    """A method's items under each condition, of the runs that have all of them."""
+    return of_whole_runs({one: one.of(method.of(items)) for one in conditions})
 
 
 def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> str:
@@ -120,8 +118,9 @@ def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Seq
     labels |= {condition: (own, label) for condition, label in _TEST.items()}
     rows = []
     for method in methods:
+        every = _of(items, method, labels)
         for condition, (fitted, tested) in labels.items():
-            here = condition.of(method.of(items))
+            here = every[condition]
             by_family = [[item for item in here if item.family == family] for family in families]
             numbers = [with_seeds(over_seeds(one)) for one in by_family]
             rows.append([method.label, fitted, tested, *numbers])
@@ -132,9 +131,10 @@ def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study)
     conditions = _own(study)
     rows = []
     for method in methods:
-        here = _by_size(items, method, conditions)
+        here = _of(items, method, conditions)
         means = [balanced_means(one, common_runs(one), study.families) for one in here.values()]
-        rows.append([method.label, *(with_seeds(interval_of(one)) for one in means)])
+        cells = [with_seeds(interval_over_runs(one) if one else None) for one in means]
+        rows.append([method.label, *cells])
     sizes = [str(condition.size) for condition in conditions]
     table = markdown_table(["images in the context", *sizes], rows)
     return f"Mean over the families, against the size of the right context:\n\n{table}"
@@ -165,8 +165,8 @@ def _draw_sizes(
     axes: Axes, items: Sequence[Item], methods: Sequence[Method], conditions: Sequence[Condition]
 ) -> None:
     for method in methods:
-        by_size = _by_size(items, method, conditions)
-        at = {size: over_seeds(here) for size, here in by_size.items()}
+        here = _of(items, method, conditions)
+        at = {condition.size: over_seeds(here[condition]) for condition in conditions}
         draw_line(axes, method, {size: one for size, one in at.items() if one})
     axes.set_xscale("log")
     axes.set_xticks([one.size for one in conditions], [str(one.size) for one in conditions])
@@ -184,7 +184,7 @@ def _draw_kinds(
 ) -> None:
     for row, method in enumerate(methods):
         aside = 0.1 * (row - (len(methods) - 1) / 2)
-        at = [over_seeds(kind.of(method.of(items))) for kind in kinds]
+        at = [over_seeds(here) for here in _of(items, method, kinds).values()]
         draw_points(axes, method, {x + aside: one for x, one in enumerate(at) if one})
     axes.set_xticks(range(len(kinds)), [kind.test_context or kind.context for kind in kinds])
     axes.set_xlim(-0.5, len(kinds) - 0.5)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from metavae_training.paper.aggregate import interval_of, seed_means
+from metavae_training.paper.aggregate import seed_means, with_seeds
 from metavae_training.paper.condition import Condition
 from metavae_training.paper.methods import Method
 from metavae_training.paper.results import Item
 from metavae_zoo.card import Interval
+from metavae_zoo.statistics import interval_over_runs
 
+Key = TypeVar("Key")
 Run = tuple[str, int | None]  # a family, and the seed of a training over it
 Change = Callable[..., Interval | None]  # by a wrong context, at a confidence
 
@@ -34,16 +36,16 @@ def balanced_means(
 ) -> list[float]:
     """Mean accuracy of each training seed that has a run of every family, which count the same.
 
-    Where no seed has all families the runs of each are taken together, to one number: seeds of
-    several families have nothing in common. Empty where a family has no run.
+    In the seeds' order. Where no seed has all families the runs of each are taken together, to one
+    number: seeds of several families have nothing in common. Empty where a family has no run.
     """
     by_family = [
         seed_means([i for i in items if i.family == name and (name, i.seed) in runs])
         for name in families
     ]
-    shared = [seed for seed in by_family[0] if all(seed in means for means in by_family)]
-    if shared:
-        return [float(np.mean([means[seed] for means in by_family])) for seed in shared]
+    if shared := set.intersection(*map(set, by_family)):
+        ordered = sorted(shared, key=lambda seed: -1 if seed is None else seed)
+        return [float(np.mean([means[seed] for means in by_family])) for seed in ordered]
     if all(by_family):
         return [float(np.mean([np.mean(list(means.values())) for means in by_family]))]
     return []
@@ -60,7 +62,21 @@ def effect(
     pairs = zip(
         balanced_means(before, runs, families), balanced_means(after, runs, families), strict=True
     )
-    return interval_of([later - earlier for earlier, later in pairs], confidence)
+    changes = [later - earlier for earlier, later in pairs]
+    return interval_over_runs(changes, confidence) if changes else None
+
+
+def of_whole_runs(groups: Mapping[Key, Sequence[Item]]) -> dict[Key, list[Item]]:
+    """The items of the runs that every group has, so that groups are compared on the same models.
+
+    A family of which no run is in every group keeps all that it has.
+    """
+    whole = common_runs(*groups.values())
+    families = {family for family, _ in whole}
+    return {
+        key: [i for i in items if (i.family, i.seed) in whole or i.family not in families]
+        for key, items in groups.items()
+    }
 
 
 def paragraph(
@@ -74,21 +90,23 @@ def paragraph(
     """What the numbers say, model by model; nothing in it but what is in the items."""
     wrong = [condition for question in questions for condition in question.wrong]
     said: list[str] = []
-    matters: dict[str, dict[str, bool | None]] = {question.given: {} for question in questions}
+    matters: dict[str, dict[str, list[str] | None]] = {question.given: {} for question in questions}
     for method in methods:
-        here = {
-            condition: condition.of(method.of(items))
-            for condition in dict.fromkeys([right, *wrong, *sizes])
-        }
+        here = of_whole_runs(
+            {
+                condition: condition.of(method.of(items))
+                for condition in dict.fromkeys([right, *wrong, *sizes])
+            }
+        )
         accuracy = balanced_means(here[right], common_runs(here[right]), families)
         if not accuracy:
             continue
         change = _change_from(here, right, families)
         for question in questions:
-            matters[question.given][method.label] = _is_costly(question, change)
+            matters[question.given][method.label] = _costly(question, change)
         growth = effect(here[sizes[0]], here[sizes[-1]], families)
         said.append(
-            f"- {method.label} has an accuracy of {np.mean(accuracy):.3f} with"
+            f"- {method.label} has an accuracy of {with_seeds(interval_over_runs(accuracy))} with"
             f" {right.size} right images."
             + "".join(f" {_answer(question, change)}" for question in questions)
             + f" From {sizes[0].size} to {sizes[-1].size} right images it changes by"
@@ -97,7 +115,8 @@ def paragraph(
     verdicts = [one for given, answers in matters.items() for one in _verdict(given, answers)]
     how = (
         f"Means over {', '.join(families)}; changes are paired by training run, ± is their 95%"
-        " interval over seeds. Where no seed has all families, the runs of each are one number."
+        " interval over seeds, whose number is in brackets. Where no seed has all families, the"
+        " runs of each are one number. Of each model those runs are compared that have everything."
     )
     return "\n".join([" ".join([*verdicts, how]), "", *said]) if said else ""
 
@@ -113,16 +132,19 @@ def _change_from(
     return change
 
 
-def _is_costly(question: Question, change: Change) -> bool | None:
-    """Whether one of the wrong contexts costs accuracy more surely than seeds vary.
+def _costly(question: Question, change: Change) -> list[str] | None:
+    """Which of the wrong contexts cost accuracy more surely than seeds vary.
 
     None where no interval is known.
     """
     # Several looks for one claim: each is as much surer (Bonferroni).
     surer = 1 - 0.05 / max(1, len(question.wrong))
-    sure = [change(condition, surer) for condition in question.wrong]
-    highest = [one.mean + one.half_width for one in sure if one and one.half_width is not None]
-    return min(highest) < 0 if highest else None
+    highest = {
+        label: found.mean + found.half_width
+        for condition, label in question.wrong.items()
+        if (found := change(condition, surer)) and found.half_width is not None
+    }
+    return [label for label, most in highest.items() if most < 0] if highest else None
 
 
 def _answer(question: Question, change: Change) -> str:
@@ -134,24 +156,25 @@ def _answer(question: Question, change: Change) -> str:
     return f"With a wrong context {question.given} that changes {'; '.join(changes)}."
 
 
-def _verdict(given: str, matters: Mapping[str, bool | None]) -> list[str]:
-    """Which models lose accuracy by a wrong context that is given like this."""
-    sentences = {
-        True: "A wrong context {} costs accuracy for {}.",
-        False: "No loss by a wrong context {} is shown for {}.",
-        None: "It takes more seeds to show whether a wrong context {} costs accuracy: {}.",
-    }
-    return [
-        sentence.format(given, ", ".join(labels))
-        for answer, sentence in sentences.items()
-        if (labels := [label for label, does in matters.items() if does is answer])
+def _verdict(given: str, matters: Mapping[str, list[str] | None]) -> list[str]:
+    """Which models lose accuracy by a wrong context that is given like this, and by which."""
+    found = [
+        f"A wrong context {given} costs accuracy for {label}: {', '.join(costly)}."
+        for label, costly in matters.items()
+        if costly
     ]
+    if labels := [label for label, costly in matters.items() if costly == []]:
+        found.append(f"No loss by a wrong context {given} is shown for {', '.join(labels)}.")
+    if labels := [label for label, costly in matters.items() if costly is None]:
+        found.append(
+            f"It takes more seeds to show whether a wrong context {given} costs accuracy:"
+            f" {', '.join(labels)}."
+        )
+    return found
 
 
 def _words(change: Interval | None) -> str:
     if change is None:
         return "an amount that was not measured"
-    mean = f"{change.mean:+.3f}"
-    if change.half_width is None:
-        return f"{mean} ({'one seed' if change.n == 1 else f'{change.n} seeds'})"
-    return f"{mean} ± {change.half_width:.3f}"
+    around = "" if change.half_width is None else f" ± {change.half_width:.4f}"
+    return f"{change.mean:+.4f}{around}"

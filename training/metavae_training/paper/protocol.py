@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from metavae_training.paper.aggregate import SEVERAL
 from metavae_training.paper.methods import models
 from metavae_training.paper.study import PAPERS_MODEL, Study
 from metavae_training.recipes import RECIPES, Recipe
+from metavae_zoo.statistics import SEVERAL
 from metavae_zoo.summary import CONTEXT_SIZE
 
 OWN_CONTEXT = (
@@ -18,7 +18,7 @@ OWN_CONTEXT = (
 
 INTERVALS = (
     "±: 95% interval over training seeds (Student's t), whose number is in brackets; none of fewer"
-    f" than {SEVERAL}."
+    f" than {SEVERAL}. All seeds of a model are given the same contexts, whose draw ± is not over."
 )
 
 

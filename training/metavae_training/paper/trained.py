@@ -16,8 +16,8 @@ from metavae_zoo.index import find_bundle
 
 
 def is_trained(job: Job, data_root: Path | None) -> bool:
-    """Whether the run is finished, or the zoo has the model that it ends in."""
-    return job.finished() or _shipped(job, data_root) is not None
+    """Whether the run is finished on this data, or the zoo has the model that it ends in."""
+    return _finished(job, data_root) or _shipped(job, data_root) is not None
 
 
 def bundle_of(job: Job, data_root: Path | None) -> Bundle:
@@ -27,12 +27,22 @@ def bundle_of(job: Job, data_root: Path | None) -> Bundle:
     no finished run it is a copy of the zoo's.
     """
     path = job.folder / job.recipe.name
-    if not job.finished() and (shipped := _shipped(job, data_root)):
+    if not _finished(job, data_root) and (shipped := _shipped(job, data_root)):
         digest = shipped.card.digest
         return _kept(path, lambda kept: kept.card.digest == digest) or copy_bundle(shipped, path)
     return _kept(path, lambda kept: _is_of(kept, job)) or export(
         load_checkpoint(job.checkpoint), path, data_root=data_root
     )
+
+
+def _finished(job: Job, data_root: Path | None) -> bool:
+    """Whether the run has ended, and was on the data that there is now."""
+    saved = job.saved() if job.finished() else None
+    return saved is not None and _same_data(saved.data_sha256, job, data_root)
+
+
+def _same_data(sha256: str, job: Job, data_root: Path | None) -> bool:
+    return sha256.startswith(data_hash(job.recipe.family, data_root))
 
 
 def _kept(path: Path, good: Callable[[Bundle], bool]) -> Bundle | None:
@@ -53,8 +63,7 @@ def _shipped(job: Job, data_root: Path | None) -> Bundle | None:
     is_it = (card.recipe, card.seed) == (job.recipe.to_dict(), job.seed)
     if not is_it or card.results is None:
         return None
-    same_data = card.data_sha256.startswith(data_hash(job.recipe.family, data_root))
-    return bundle if same_data else None
+    return bundle if _same_data(card.data_sha256, job, data_root) else None
 
 
 def _is_of(bundle: Bundle, job: Job) -> bool:

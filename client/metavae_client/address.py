@@ -13,8 +13,15 @@ def parse_url(url: str) -> httpx.URL:
     """Return a server's base URL, or raise ServerUnreachable for what is none."""
     try:
         parsed = httpx.URL(url.rstrip("/"))
-    except httpx.InvalidURL:
+        parsed.host.encode("idna")  # as it is resolved later
+    except (httpx.InvalidURL, UnicodeError):
         parsed = httpx.URL()
+    if parsed.userinfo:
+        raise ServerUnreachable(
+            "the URL of the server has a user or a password in it, which a server does not take",
+            hint="Leave out what stands before the @; give a token as METAVAE_TOKEN",
+            field="url",
+        )
     if parsed.scheme not in ("http", "https", "grpc") or not parsed.host:
         raise ServerUnreachable(
             f"{url!r} is not the URL of a server",

@@ -120,6 +120,11 @@ class Connection:
             if self._wait(delay):
                 raise gave_up
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed: every request gives up at once."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         """Close the connections; requests that wait for a retry give up."""
         self._closed.set()
@@ -182,7 +187,7 @@ class Connection:
                     field="url",
                 ) from error
             return None, "the connection being refused"
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # also a reply that says it is packed, and is not
             return None, f"a {type(error).__name__}"
         except RuntimeError:  # httpx's word for a client that another thread has closed
             if not self._closed.is_set():

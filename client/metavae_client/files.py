@@ -141,8 +141,8 @@ def _read_picture(path: Path, card: ModelCard) -> Images:
                     hint="Resize it as the model's family does",
                 )
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    # Pillow raises SyntaxError for a damaged PNG, and refuses to open a picture that is huge.
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    # Pillow raises whatever it comes across in a damaged picture, and refuses one that is huge.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadFile(
             f"{path} cannot be read as a picture ({_reason(error, 'it is damaged, or none')})",
             hint=f"Give a .npy array, a picture ({', '.join(PICTURES)}) or a folder of pictures",

@@ -104,7 +104,10 @@ def _success(content: bytes) -> httpx.Response:
     if not content.startswith(b'{"error"'):
         return _response(HTTPStatus.OK, content, {HEADER_LENGTH: str(json_length(content))})
     status = _whole_number(content, "error", "status")
-    return _another_api() if status is None else _response(status, content)
+    if status is None:
+        return _another_api()
+    seconds = _whole_number(content, "error", "retry_after")
+    return _response(status, content, {} if seconds is None else {"Retry-After": str(seconds)})
 
 
 def _whole_number(content: bytes, *names: str) -> int | None:

@@ -32,5 +32,5 @@ def retry_after(headers: httpx.Headers) -> float:
     try:
         date = email.utils.parsedate_to_datetime(headers.get("Retry-After", ""))
         return date.timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):  # of a year that no clock has
         return 0.0

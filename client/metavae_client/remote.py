@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -149,8 +149,8 @@ class RemoteEmbedder:
         # Even parts: a short last one would leave the other connections idle.
         edges = [images * part // count for part in range(count + 1)]
         parts = [slice(start, end) for start, end in pairwise(edges)]
-        if count == 1:
-            return [work(parts[0])]
+        if count == 1 or self._connection.closed:  # which the first part tells
+            return [work(part) for part in parts]
         futures = [self._pool.submit(work, part) for part in parts]
         results = []
         with tqdm(
@@ -163,7 +163,10 @@ class RemoteEmbedder:
         ) as bar:
             try:
                 for part, future in zip(parts, futures, strict=True):
-                    results.append(future.result())
+                    try:
+                        results.append(future.result())
+                    except CancelledError:  # another thread has closed this, as the part tells
+                        results.append(work(part))
                     bar.update(part.stop - part.start)
             except BaseException:
                 for future in futures:

@@ -24,9 +24,9 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
         while page is not None:
             query = httpx.QueryParams({"limit": 100} | ({"next_page_token": page} if page else {}))
             listing = connection.send("GET", f"/models?{query}").json()
-            names += [model["modelName"] for model in listing["models"]]
+            names += [str(model["modelName"]) for model in listing["models"]]
             page = listing.get("nextPageToken")
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise BadReply(
             f"what answers at {url} is no management API of TorchServe",
             hint="Give it as --management-url; it listens on the server's own machine only",

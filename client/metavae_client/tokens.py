@@ -69,11 +69,15 @@ class Tokens:
             yield
 
     def api_keys(self) -> list[str]:
-        """Keys with which TorchServe makes new tokens; they are for no other machine to see."""
+        """Keys with which TorchServe makes new tokens; they are for no other machine to see.
+
+        Of a store's own file alone: where a server writes elsewhere, as for a copy of the file, a
+        new token would end the one that others have, and never be read.
+        """
         if self._token is not None:
             return []
         keys = []
-        for path in self._files():
+        for path in filter(_is_of_a_store, self._files()):
             with suppress(Unauthorized):  # a file may hold its tokens without it
                 keys.append(_checked(_from_key_file(path, "API"), f"{path}"))
         return keys
@@ -92,6 +96,11 @@ class Tokens:
         if self._path is not None:
             return [self._path]
         return [path for path in self._found if path.is_file()]
+
+
+def _is_of_a_store(path: Path) -> bool:
+    found = path.resolve()
+    return found == token_file(found.parent.parent)
 
 
 def _from_key_file(path: Path, key: Key | Literal["API"]) -> str:

@@ -125,7 +125,8 @@ def check_replaceable(path: Path) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `path` only when the block has succeeded.
 
-    Until then, and if anything fails, what was at `path` stays there.
+    Until then, and if anything fails, what was at `path` stays there, or beside it where the disk
+    refuses even that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -139,11 +140,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             os.replace(scratch, path)
         except BaseException:
             if old.exists():
-                os.replace(old, path)
+                os.replace(old, path)  # where that fails too, it stays beside
             raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_bundle(

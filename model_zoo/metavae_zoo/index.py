@@ -130,7 +130,7 @@ def find_bundle(name: str) -> Bundle:
     """
     if name in local_names():
         homes = [folder / name for folder in (user_bundles(), shipped_bundles())]
-        bundle = open_bundle(next(home for home in homes if home.is_dir()))
+        bundle = open_bundle(next(home for home in homes if (home / CARD).is_file()))
         if bundle.card.name != name:
             raise BadBundle(
                 f"{bundle.path} holds model {bundle.card.name}",
@@ -247,7 +247,7 @@ def _download(http: httpx.Client, url: str, target: Path, limit: int, bar: tqdm)
                     )
                 file.write(chunk)
                 bar.update(len(chunk))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise DownloadFailed(
             f"cannot download {url} ({type(error).__name__}: {error})",
             hint="Check the network, then try again",

@@ -73,7 +73,7 @@ def json_length(body: bytes) -> int:
     Read as Latin-1, in which every character is a byte.
     """
     for window in (_WINDOW, len(body)):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return _FINDER.raw_decode(body[:window].decode("latin-1"))[1]
     return 0
 

@@ -32,6 +32,7 @@ class Draining(BadRequest):
     """The server is being stopped, and takes nothing new."""
 
     code = "draining"
+    retry_after = RETRY_SECONDS
 
     def __init__(self) -> None:
         super().__init__(

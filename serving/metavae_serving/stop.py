@@ -25,14 +25,17 @@ def stop(store: Path, *, drain_seconds: float = DRAIN_SECONDS) -> bool:
     a 503. Returns whether all were answered in time; False too for a server whose management API
     does not answer. Raises ServerFailed if no server runs.
     """
-    drained = True
+    drained, ran = True, process.running(store) is not None
     try:
-        if drain_seconds > 0 and process.running(store) is not None:
+        if drain_seconds > 0 and ran:
             drained = _drain(store, drain_seconds)
     except (BadStore, *UNANSWERED):
         drained = False
     finally:
-        process.stop(store)
+        if ran and process.running(store) is None:
+            process.forget(store)  # another one has stopped it meanwhile
+        else:
+            process.stop(store)
     return drained
 
 

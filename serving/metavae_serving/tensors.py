@@ -123,11 +123,11 @@ def _declaration(tensor: object) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
     shape = tensor.get("shape")
     if (
         not isinstance(shape, list)
-        or len(shape) > _MAX_RANK
+        or not 1 <= len(shape) <= _MAX_RANK
         or not all(type(side) is int and 0 <= side <= _MAX_SIDE for side in shape)
     ):
         raise BadRequest(
-            f"{shown(name)} has no valid shape, expected a list of at most {_MAX_RANK} whole"
+            f"{shown(name)} has no valid shape, expected a list of 1 to {_MAX_RANK} whole"
             f" numbers of 0 to {_MAX_SIDE}",
             hint='For 16 grey images of 28x28 give "shape": [16, 28, 28]',
             field=name[:60],
@@ -155,7 +155,7 @@ def _from_bytes(
     expected = math.prod(shape) * dtype.itemsize
     if size != expected:
         raise BadRequest(
-            f"{shown(name)} declares binary_data_size {size}, shape {list(shape)} of"
+            f"{shown(name)} declares binary_data_size {shown(size)}, shape {list(shape)} of"
             f" {_NAMES[dtype]} takes {shown(expected)} bytes",
             hint="Make shape, datatype and binary_data_size agree",
             field=name[:60],

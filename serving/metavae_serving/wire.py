@@ -202,9 +202,14 @@ def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None
 
 
 def encode_error(error: MetavaeError, request_id: str, status: int) -> bytes:
-    """The JSON body that answers a request with `error`; `status` is for those who see no other."""
+    """The JSON body that answers a request with `error`.
+
+    Its `status`, and `retry_after` where there is one, are for those who see no headers.
+    """
     parts = {name: getattr(error, name) for name in ("code", "message", "field", "hint")}
     told = parts | {"status": int(status), "request_id": request_id}
+    if seconds := getattr(error, "retry_after", None):
+        told["retry_after"] = seconds
     return json.dumps({"error": told}).encode()
 
 

@@ -47,6 +47,7 @@ def files(tmp_path, images) -> Path:
     np.save(tmp_path / "bright.npy", images[:2].astype(np.float32))
     (tmp_path / "text.npy").write_text("not an array")
     (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "digits.pgm").write_bytes(b"P5 28\x01 28 255 ")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "nothing").mkdir()
     for row in range(20):
@@ -184,6 +185,7 @@ def test_options_that_do_not_go_together_are_wrong_usage_and_named(arguments, wo
         ("bright.npy", "expected 0 to 1"),
         ("text.npy", "cannot be read as an array"),
         ("text.png", "cannot be read as a picture"),
+        ("digits.pgm", "cannot be read as a picture"),
         ("large.png", "is 32x32"),
         ("deep.png", "8 bits per channel"),
         ("nothing", "has no pictures"),

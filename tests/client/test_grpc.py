@@ -22,7 +22,9 @@ from metavae_client.errors import (
 )
 from metavae_client.remote import RemoteEmbedder
 from metavae_client.served import only_name
+from metavae_serving.drain import RETRY_SECONDS, Draining
 from metavae_serving.settings import ModelSettings
+from metavae_serving.wire import encode_error
 from metavae_zoo.embedder import OnnxEmbedder
 
 
@@ -151,6 +153,12 @@ def test_a_reply_of_no_metavae_server_is_a_bad_reply(answering, bundle, images, 
     remote = answering(Answers(card=card, limits=b'{"max_images": 9}', infer=reply))
     with pytest.raises(BadReply):
         remote.summarize(images[:2])
+
+
+def test_when_to_come_back_is_told_over_grpc_too():
+    reply = grpc_transport._success(encode_error(Draining(), "an id", 503))
+    assert reply.status_code == 503
+    assert reply.headers["Retry-After"] == str(RETRY_SECONDS)
 
 
 @pytest.mark.parametrize("limits", [b"{}", b"[]", b"7", b'{"max_images": null}', b"{", b"\xff"])

@@ -183,10 +183,18 @@ def test_no_server_is_told_at_once_with_how_to_start_one(fake, local):
         _ = embedder.card
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "", "ftp://here", "http://"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "", "ftp://here", "http://", "http://a..b", "http://xn--/"]
+)
 def test_what_is_no_url_is_told(url):
     with pytest.raises(ServerUnreachable, match="not the URL"):
         RemoteEmbedder(url, "any")
+
+
+def test_a_url_with_a_password_is_refused_and_not_shown():
+    with pytest.raises(ServerUnreachable, match="a user or a password") as refusal:
+        RemoteEmbedder("http://me:hunter2@127.0.0.1:8080", "any")
+    assert "hunter2" not in str(refusal.value)
 
 
 def test_answers_are_joined_in_order_when_the_first_comes_last(fake, faked, local, images):
@@ -244,7 +252,9 @@ def test_retry_after_is_honoured(fake, faked, images, clock):
     assert clock.waits == [9]
 
 
-@pytest.mark.parametrize("text", ["\xb2", "9" * 5000, "-9", "soon", ""])
+@pytest.mark.parametrize(
+    "text", ["\xb2", "9" * 5000, "-9", "soon", "", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"]
+)
 def test_a_retry_after_that_is_no_number_is_one_that_did_not_come(
     fake, faked, local, images, clock, text
 ):
@@ -254,6 +264,12 @@ def test_a_retry_after_that_is_no_number_is_one_that_did_not_come(
     assert faked.summarize(images[:5]) == local.summarize(images[:5])
     assert len(clock.waits) == 1
     assert clock.waits[0] < 1
+
+
+def test_a_reply_that_is_not_packed_as_it_says_is_asked_for_again(fake, faked, local, images):
+    bad = (503, {"Content-Encoding": "gzip"}, b"not gzip")
+    fake.trouble = lambda request, before: bad if before == 0 else None
+    assert faked.summarize(images[:5]) == local.summarize(images[:5])
 
 
 @pytest.mark.parametrize("text", ["\xb2", "9" * 5000, "-9", "x", ""])
@@ -422,7 +438,8 @@ def test_an_expired_management_token_is_renewed(server, local, expire):
 
 
 def test_where_no_new_token_is_made_the_refusal_stands(server, local, tmp_path):
-    file = tmp_path / "key_file.json"
+    file = token_file(tmp_path)
+    file.parent.mkdir()
     file.write_text(json.dumps({"inference": {"key": "old"}, "API": {"key": "wrong"}}))
     before = server.headers()
     with (
@@ -431,6 +448,17 @@ def test_where_no_new_token_is_made_the_refusal_stands(server, local, tmp_path):
     ):
         _ = embedder.card
     assert server.headers() == before
+
+
+@pytest.mark.parametrize("images_of_part", [1, 100])
+def test_a_closed_embedder_says_so_however_much_it_is_given(fake, local, images, images_of_part):
+    embedder = RemoteEmbedder(
+        fake.url, local.card.name, token="x", max_images_per_request=images_of_part
+    )
+    _ = embedder.card
+    embedder.close()
+    with pytest.raises(GaveUp, match="closed here"):
+        embedder.summarize(images[:5])
 
 
 @pytest.mark.parametrize(
@@ -448,7 +476,8 @@ def test_where_no_new_token_is_made_the_refusal_stands(server, local, tmp_path):
     ],
 )
 def test_the_api_key_goes_to_the_management_api_of_this_machine_alone(tmp_path, url, key, asked):
-    file = tmp_path / "keys.json"
+    file = token_file(tmp_path)
+    file.parent.mkdir()
     file.write_text(json.dumps({kind: {"key": f"the-{kind}"} for kind in (key, "API")}))
     seen: list[httpx.Request] = []
 
@@ -465,6 +494,20 @@ def test_the_api_key_goes_to_the_management_api_of_this_machine_alone(tmp_path, 
     with_api_key = [str(one.url) for one in seen if "the-API" in one.headers["Authorization"]]
     assert with_api_key == ([f"{asked}/token?type={key}"] if asked else [])
     assert len(seen) == 1 + len(with_api_key)
+
+
+def test_an_old_copy_of_a_key_file_ends_nobodys_token(server, local, tmp_path):
+    copy, before = tmp_path / "key_file.json", server.headers()
+    keys = json.loads(server.token_file.read_text())
+    keys["inference"]["key"] = "before"
+    copy.write_text(json.dumps(keys))
+    with (
+        RemoteEmbedder(server.url, local.card.name, token_file=copy) as embedder,
+        pytest.raises(Unauthorized, match="refuses the token of"),
+    ):
+        _ = embedder.card
+    answer = httpx.get(f"{server.url}/ping", headers=before)
+    assert answer.status_code == 200
 
 
 def test_a_key_file_that_is_being_written_is_read_again(tmp_path, monkeypatch):

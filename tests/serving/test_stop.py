@@ -12,6 +12,7 @@ import pytest
 from metavae_serving import drain, launch, process, stop
 from metavae_serving.configuration import read_settings
 from metavae_serving.drain import Gate
+from metavae_serving.errors import ServerFailed
 from metavae_serving.wire import encode_request
 from metavae_zoo.places import token_file
 
@@ -55,6 +56,19 @@ def test_a_server_that_is_stopped_under_load_answers_what_it_took_in(store, bund
         if answer.status_code == 503:
             assert answer.headers["Retry-After"] == str(drain.RETRY_SECONDS)
             assert answer.json()["error"]["code"] == "draining"
+
+
+def test_a_server_that_another_has_stopped_meanwhile_is_stopped(store, monkeypatch):
+    launch.start(store)
+
+    def drain_and_stop(store, seconds):
+        process.stop(store)
+        return True
+
+    monkeypatch.setattr(stop, "_drain", drain_and_stop)
+    assert stop.stop(store)
+    with pytest.raises(ServerFailed, match="no server runs"):
+        stop.stop(store)
 
 
 def test_a_gate_lets_through_as_many_as_were_waiting(tmp_path):

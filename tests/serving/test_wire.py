@@ -179,6 +179,8 @@ BAD_REQUESTS = {
     "datatype no text": (tensor_body(datatype=["UINT8"]), None, "datatype"),
     "images of INT64": (tensor_body(datatype="INT64"), None, "uint8 or float32"),
     "no shape": (tensor_body(shape=None), None, "shape"),
+    "no sides": (tensor_body(shape=[], data=[1]), None, "1 to 8 whole numbers"),
+    "a size without end": (*binary_body(10**4000, b"abcd"), "declares binary_data_size 1000"),
     "negative shape": (tensor_body(shape=[-1, 2, 2]), None, "shape"),
     "fractional shape": (tensor_body(shape=[1.0, 2, 2]), None, "shape"),
     "true as shape": (tensor_body(shape=[True, 2, 2]), None, "shape"),

@@ -206,7 +206,9 @@ def test_a_card_that_lists_a_file_elsewhere_fetches_none(publisher, zoo, bundle,
     assert list(zoo.iterdir()) == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc", "ftp://127.0.0.1/x", "nothing", ""])
+@pytest.mark.parametrize(
+    "url", ["file:///etc", "ftp://127.0.0.1/x", "nothing", "", "http://a..b/x"]
+)
 def test_an_address_that_is_not_http_is_one_clear_error(publisher, zoo, bundle, url):
     point_index(url=url)
     with pytest.raises(index.DownloadFailed, match="cannot download"):
@@ -219,6 +221,12 @@ def test_an_added_bundle_is_found_by_its_name(bundle, zoo):
     index.add(bundle.path)
     assert index.find_bundle(bundle.card.name).path == zoo / bundle.card.name
     assert index.local_names() == [bundle.card.name]
+
+
+def test_a_folder_without_a_card_hides_no_model_that_ships(bundle, zoo, tmp_path):
+    shutil.copytree(bundle.path, tmp_path / "shipped" / bundle.card.name)
+    (zoo / bundle.card.name).mkdir(parents=True)
+    assert index.find_bundle(bundle.card.name).path == tmp_path / "shipped" / bundle.card.name
 
 
 def test_adding_a_damaged_bundle_keeps_the_one_before(bundle, zoo, tmp_path):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
 
-from metavae_serving.drain import RETRY_SECONDS, Draining, Gate
+from metavae_serving.drain import Draining, Gate
 from metavae_serving.engine import Outputs, embed_batch
 from metavae_serving.headers import (
     check_encoding,
@@ -288,8 +288,8 @@ class _Exchange:
         if isinstance(error, MetavaeError):
             status = HTTPStatus(getattr(error, "status", HTTPStatus.BAD_REQUEST))
             headers = {"Content-Type": JSON_TYPE}
-            if isinstance(error, Draining):
-                headers["Retry-After"] = str(RETRY_SECONDS)
+            if seconds := getattr(error, "retry_after", None):
+                headers["Retry-After"] = str(seconds)
             self.send(status, headers, encode_error(error, self.id, status))
             return
         # Where it happened, without the message: that may hold what the client sent.

@@ -8,7 +8,6 @@ from metavae_training.paper.condition import Condition
 from metavae_training.paper.effects import (
     Question,
     balanced_means,
-    common_runs,
     effect,
     of_whole_runs,
     paragraph,
@@ -86,8 +85,8 @@ def test_families_count_the_same_and_seeds_without_all_of_them_are_left_out():
     one = an_item(family="digits-skew", accuracy=0.0)
     partial = an_item(family="digits-skew", accuracy=0.9, seed=1)
     items = [*many, one, partial]
-    assert balanced_means(items, common_runs(items), FAMILIES) == [0.5]
-    assert balanced_means(many, common_runs(many), FAMILIES) == []
+    assert balanced_means(items, FAMILIES) == [0.5]
+    assert balanced_means(many, FAMILIES) == []
 
 
 def test_where_no_seed_has_all_families_their_runs_are_one_number():
@@ -96,7 +95,7 @@ def test_where_no_seed_has_all_families_their_runs_are_one_number():
         an_item(family="digits-skew", seed=0, accuracy=0.7),
         an_item(family="digits-skew", seed=2, accuracy=0.5),
     ]
-    assert balanced_means(right, common_runs(right), FAMILIES) == [pytest.approx(0.75)]
+    assert balanced_means(right, FAMILIES) == [pytest.approx(0.75)]
     wrong = [
         an_item(family="digits-rotation", seed=1, accuracy=0.8),
         an_item(family="digits-skew", seed=0, accuracy=0.6),  # of which alone there are both
@@ -116,8 +115,9 @@ def test_effects_are_paired_by_seed():
     assert effect(items_of("vhe", before, RIGHT), [], FAMILIES) is None
 
 
-def test_groups_are_compared_on_the_runs_that_have_all_of_them():
-    rotation = [an_item(family="digits-rotation", seed=seed) for seed in (0, 1)]
-    skew = [an_item(family="digits-skew", seed=0)]
-    found = of_whole_runs({1: [*rotation, *skew], 2: rotation[1:]})
-    assert found == {1: [rotation[1], *skew], 2: rotation[1:]}
+def test_conditions_are_compared_on_the_runs_that_have_all_of_them():
+    right = items_of("vhe", [0.5, 0.6], RIGHT)
+    one = [item for item in items_of("vhe", [0.5, 0.6], ONE) if item.family == FAMILIES[0]][1:]
+    found = of_whole_runs([*right, *one], [RIGHT, ONE])
+    whole = [item for item in right if item.seed == 1 or item.family == FAMILIES[1]]
+    assert found == [*whole, *one]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from metavae_training.paper.condition import RIGHT, Condition
 from metavae_training.paper.effects import (
     Question,
     balanced_means,
-    common_runs,
     of_whole_runs,
     paragraph,
 )
@@ -77,7 +76,12 @@ def context(study: Study) -> Report:
     study = replace(study, models=taking)
     named = ", ".join(method.label for method in models(without))
     collected = collect(study, list(_cells(study)), probe_protocol(study))
-    items = collected.items
+    conditions = _conditions(study)
+    items = [
+        item
+        for method in models(study.models)
+        for item in of_whole_runs(method.of(collected.items), conditions)
+    ]
     methods = [one for one in models(study.models) if one.of(items)]
     return Report(
         title=f"Does the context matter? Accuracy at the held-out values, {study.splits[0]} split",
@@ -98,17 +102,15 @@ def _own(study: Study) -> list[Condition]:
     return [Condition("own", size) for size in (_QUICK_SIZES if study.quick else _SIZES)]
 
 
+def _conditions(study: Study) -> list[Condition]:
+    """Every condition, the right context first."""
+    return list(dict.fromkeys([RIGHT, *_BOTH, *_TEST, *_own(study)]))
+
+
 def _cells(study: Study) -> Iterator[ModelCell]:
-    """Every model under every condition, the right context first."""
-    for condition in dict.fromkeys([RIGHT, *_BOTH, *_TEST, *_own(study)]):
+    """Every model under every condition."""
+    for condition in _conditions(study):
         yield from model_cells(study, condition)
-
-
-def _of(
-    items: Sequence[Item], method: Method, conditions: Iterable[Condition]
-) -> dict[Condition, list[Item]]:
-    """A method's items under each condition, of the runs that have all of them."""
-    return of_whole_runs({one: one.of(method.of(items)) for one in conditions})
 
 
 def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Sequence[str]) -> str:
@@ -118,9 +120,8 @@ def _kinds_table(items: Sequence[Item], methods: Sequence[Method], families: Seq
     labels |= {condition: (own, label) for condition, label in _TEST.items()}
     rows = []
     for method in methods:
-        every = _of(items, method, labels)
         for condition, (fitted, tested) in labels.items():
-            here = every[condition]
+            here = condition.of(method.of(items))
             by_family = [[item for item in here if item.family == family] for family in families]
             numbers = [with_seeds(over_seeds(one)) for one in by_family]
             rows.append([method.label, fitted, tested, *numbers])
@@ -131,8 +132,7 @@ def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study)
     conditions = _own(study)
     rows = []
     for method in methods:
-        here = _of(items, method, conditions)
-        means = [balanced_means(one, common_runs(one), study.families) for one in here.values()]
+        means = [balanced_means(one.of(method.of(items)), study.families) for one in conditions]
         cells = [with_seeds(interval_over_runs(one) if one else None) for one in means]
         rows.append([method.label, *cells])
     sizes = [str(condition.size) for condition in conditions]
@@ -165,8 +165,7 @@ def _draw_sizes(
     axes: Axes, items: Sequence[Item], methods: Sequence[Method], conditions: Sequence[Condition]
 ) -> None:
     for method in methods:
-        here = _of(items, method, conditions)
-        at = {condition.size: over_seeds(here[condition]) for condition in conditions}
+        at = {one.size: over_seeds(one.of(method.of(items))) for one in conditions}
         draw_line(axes, method, {size: one for size, one in at.items() if one})
     axes.set_xscale("log")
     axes.set_xticks([one.size for one in conditions], [str(one.size) for one in conditions])
@@ -184,7 +183,7 @@ def _draw_kinds(
 ) -> None:
     for row, method in enumerate(methods):
         aside = 0.1 * (row - (len(methods) - 1) / 2)
-        at = [over_seeds(here) for here in _of(items, method, kinds).values()]
+        at = [over_seeds(kind.of(method.of(items))) for kind in kinds]
         draw_points(axes, method, {x + aside: one for x, one in enumerate(at) if one})
     axes.set_xticks(range(len(kinds)), [kind.test_context or kind.context for kind in kinds])
     axes.set_xlim(-0.5, len(kinds) - 0.5)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from metavae_training.paper.results import Item
 from metavae_zoo.card import Interval
 from metavae_zoo.statistics import interval_over_runs
 
-Key = TypeVar("Key")
 Run = tuple[str, int | None]  # a family, and the seed of a training over it
 Change = Callable[..., Interval | None]  # by a wrong context, at a confidence
 
@@ -26,23 +25,13 @@ class Question(NamedTuple):
     wrong: Mapping[Condition, str]
 
 
-def common_runs(*groups: Sequence[Item]) -> set[Run]:
-    """The training runs that every one of these groups has items of."""
-    return set.intersection(*({(item.family, item.seed) for item in items} for items in groups))
-
-
-def balanced_means(
-    items: Sequence[Item], runs: Collection[Run], families: Sequence[str]
-) -> list[float]:
+def balanced_means(items: Sequence[Item], families: Sequence[str]) -> list[float]:
     """Mean accuracy of each training seed that has a run of every family, which count the same.
 
     In the seeds' order. Where no seed has all families the runs of each are taken together, to one
     number: seeds of several families have nothing in common. Empty where a family has no run.
     """
-    by_family = [
-        seed_means([i for i in items if i.family == name and (name, i.seed) in runs])
-        for name in families
-    ]
+    by_family = [seed_means([i for i in items if i.family == name]) for name in families]
     if shared := set.intersection(*map(set, by_family)):
         ordered = sorted(shared, key=lambda seed: -1 if seed is None else seed)
         return [float(np.mean([means[seed] for means in by_family])) for seed in ordered]
@@ -58,25 +47,32 @@ def effect(
     confidence: float = 0.95,
 ) -> Interval | None:
     """Mean change of accuracy with its interval, over the runs that have both."""
-    runs = common_runs(before, after)
-    pairs = zip(
-        balanced_means(before, runs, families), balanced_means(after, runs, families), strict=True
+    runs = _common_runs(before, after)
+    earlier, later = (
+        balanced_means([item for item in items if _run(item) in runs], families)
+        for items in (before, after)
     )
-    changes = [later - earlier for earlier, later in pairs]
+    changes = [new - old for old, new in zip(earlier, later, strict=True)]
     return interval_over_runs(changes, confidence) if changes else None
 
 
-def of_whole_runs(groups: Mapping[Key, Sequence[Item]]) -> dict[Key, list[Item]]:
-    """The items of the runs that every group has, so that groups are compared on the same models.
+def of_whole_runs(items: Sequence[Item], conditions: Iterable[Condition]) -> list[Item]:
+    """Items of the runs that have every condition, so that these are compared on the same models.
 
-    A family of which no run is in every group keeps all that it has.
+    A family of which no run has all of them keeps what it has.
     """
-    whole = common_runs(*groups.values())
+    whole = _common_runs(*(condition.of(items) for condition in conditions))
     families = {family for family, _ in whole}
-    return {
-        key: [i for i in items if (i.family, i.seed) in whole or i.family not in families]
-        for key, items in groups.items()
-    }
+    return [item for item in items if _run(item) in whole or item.family not in families]
+
+
+def _run(item: Item) -> Run:
+    return item.family, item.seed
+
+
+def _common_runs(*groups: Sequence[Item]) -> set[Run]:
+    """The training runs that every one of these groups has items of."""
+    return set.intersection(*(set(map(_run, items)) for items in groups))
 
 
 def paragraph(
@@ -92,13 +88,11 @@ def paragraph(
     said: list[str] = []
     matters: dict[str, dict[str, list[str] | None]] = {question.given: {} for question in questions}
     for method in methods:
-        here = of_whole_runs(
-            {
-                condition: condition.of(method.of(items))
-                for condition in dict.fromkeys([right, *wrong, *sizes])
-            }
-        )
-        accuracy = balanced_means(here[right], common_runs(here[right]), families)
+        here = {
+            condition: condition.of(method.of(items))
+            for condition in dict.fromkeys([right, *wrong, *sizes])
+        }
+        accuracy = balanced_means(here[right], families)
         if not accuracy:
             continue
         change = _change_from(here, right, families)

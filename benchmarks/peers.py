@@ -24,8 +24,8 @@ from metavae_serving.archive import bundle_of
 from metavae_serving.settings import ModelSettings
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
-from metavae_zoo.cores import usable_cores
 from metavae_zoo.files import make_writable
+from metavae_zoo.machine import usable_cores
 from metavae_zoo.stopping import stoppable
 from publish import publish
 from served.peers.catalog import PEERS, Peer, PeerFailed

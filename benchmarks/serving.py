@@ -36,9 +36,9 @@ from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.wire import MAX_IMAGES, encode_request
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
-from metavae_zoo.cores import usable_cores
 from metavae_zoo.files import make_writable
 from metavae_zoo.graph import Device
+from metavae_zoo.machine import usable_cores
 from metavae_zoo.places import token_file
 from publish import publish
 from served.cases import CASES, Case, measure

@@ -78,6 +78,12 @@ def test_pages_of_benchmarks_are_what_their_numbers_draw_up(name):
     assert numbers.with_suffix(".md").read_text() == drawn_up
 
 
+@pytest.mark.parametrize("name", ["serving", "peers"])
+def test_what_was_measured_of_the_server_is_of_a_model_as_it_ships(name):
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    assert result["digest"] == open_bundle(shipped_bundles() / result["model"]).card.digest
+
+
 def test_the_page_of_encoder_changes_is_the_one_of_its_results():
     source = "benchmarks/results/encoder-changes.json"
     result = json.loads((ROOT / source).read_text())

@@ -11,9 +11,9 @@ import numpy as np
 
 from metavae_serving.settings import ModelSettings
 from metavae_zoo.bundle import open_bundle
-from metavae_zoo.cores import usable_cores
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.graph import Device
+from metavae_zoo.machine import usable_cores
 from served.load import Run
 
 _embedder: OnnxEmbedder | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.cores import usable_cores
+from metavae_zoo.machine import usable_cores
 
 # Fits on raw pixels hold 190 MB each at 60,000 images.
 _MAX_WORKERS = 8

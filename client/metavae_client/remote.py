@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
@@ -22,7 +21,7 @@ from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, ModelNotServed
 from metavae_client.headers import request_id, whole_number
 from metavae_client.served import names_if_they_can_be_had, served_names
-from metavae_client.tokens import Tokens
+from metavae_client.tokens import AnyPath, Tokens
 from metavae_serving.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,
@@ -60,7 +59,7 @@ class RemoteEmbedder:
         model: str,
         *,
         token: str | None = None,
-        token_file: Path | None = None,
+        token_file: AnyPath | None = None,
         timeout: float = Patience.timeout,
         give_up_after: float = Patience.give_up_after,
         concurrency: int = 4,
@@ -265,7 +264,7 @@ def served_models(
     *,
     management: str | None = None,
     token: str | None = None,
-    token_file: Path | None = None,
+    token_file: AnyPath | None = None,
 ) -> list[ModelCard]:
     """Cards of all models that a server serves.
 

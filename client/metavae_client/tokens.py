@@ -19,6 +19,7 @@ from typing import Any, Literal
 from metavae_client.errors import Unauthorized
 from metavae_zoo.places import default_store, token_file
 
+AnyPath = str | os.PathLike[str]
 Key = Literal["inference", "management"]
 
 KEY_FILE = "key_file.json"  # what TorchServe writes into its working directory
@@ -36,9 +37,10 @@ class Tokens:
     """
 
     def __init__(
-        self, *, token: str | None = None, path: Path | None = None, local: bool = False
+        self, *, token: str | None = None, path: AnyPath | None = None, local: bool = False
     ) -> None:
-        self._token, self._path = token or None, path
+        self._token = token or None
+        self._path = None if path is None else Path(path)
         if token is None and path is None:
             self._token = os.environ.get("METAVAE_TOKEN") or None
             named = os.environ.get("METAVAE_TOKEN_FILE")

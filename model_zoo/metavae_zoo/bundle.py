@@ -46,11 +46,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Read the bundle at `path` and check every file against the card.
 
     Raises BadBundle when a file is missing or changed, or the card is of a newer schema.
     """
+    path = Path(path)
     card_path = path / CARD
     if not card_path.is_file():
         raise BadBundle(

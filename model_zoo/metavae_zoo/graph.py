@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.cores import usable_cores
 from metavae_zoo.errors import BadBundle, DeviceUnavailable
+from metavae_zoo.machine import usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime

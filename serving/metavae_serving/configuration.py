@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from metavae_serving.errors import BadStore
 from metavae_serving.settings import LOOPBACK, ModelSettings, Settings
 from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
+from metavae_zoo.machine import usable_memory
 
 CONFIGURATION = "config.properties"
 METRICS = "metrics.yaml"
@@ -24,8 +25,13 @@ LOGGING = "log4j2.xml"
 
 _WRITTEN_BY = "# Written by metavae-serve, which reads the settings in this line again: "
 _MARGIN = 1_000_000  # of a request or reply: its headers, and JSON around the tensors
-_QUEUED = 100  # requests of a model that may wait: with the largest ones 2 GB of the front-end
-_RESPONSE_SECONDS = 300  # a worker that takes longer is killed
+_QUEUED = 100  # requests of a model that may wait, where there is memory for the largest ones
+_FEWEST_QUEUED = 8
+_HEAP, _DIRECT = (
+    0.25,
+    0.25,
+)  # of the memory, for the front-end: requests that wait, and that come in
+_RESPONSE_SECONDS = 120  # a worker that takes longer is killed
 _MAX_PORT = 65_535
 
 _settings = TypeAdapter(Settings)
@@ -54,18 +60,39 @@ def properties(store: Path, settings: Settings) -> str:
         "decode_input_request": "false",
         "max_request_size": MAX_REQUEST_BYTES,
         "max_response_size": MAX_REPLY_BYTES + _MARGIN,
-        "job_queue_size": _QUEUED,
+        "job_queue_size": queued(settings),
         "default_response_timeout": _RESPONSE_SECONDS,
         "number_of_gpu": 64 if on_gpu else 0,  # at most, of those there are
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
         "metrics_config": _escaped(str(store.resolve() / METRICS)),
-        # An address, not a path: TorchServe parts the arguments of Java at every space.
-        "vmargs": f"-Dlog4j.configurationFile={(store.resolve() / LOGGING).as_uri()}",
+        "vmargs": " ".join(_java_options(store)),
     }
     ours = _settings.dump_json(settings).decode()
     lines = [f"{_WRITTEN_BY}{ours}", *(f"{name}={value}" for name, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def queued(settings: Settings) -> int:
+    """Requests of each model that may wait for a worker, on this machine.
+
+    So many that, all of the largest, they fill half of the front-end's heap: where it is full a
+    request is lost on its way to its worker, which TorchServe waits for in vain.
+    """
+    most = usable_memory() * _HEAP / 2 / MAX_REQUEST_BYTES / max(1, len(settings.models))
+    return max(_FEWEST_QUEUED, min(_QUEUED, int(most)))
+
+
+def _java_options(store: Path) -> list[str]:
+    memory = usable_memory() >> 20
+    return [
+        f"-Xmx{int(memory * _HEAP)}m",
+        f"-XX:MaxDirectMemorySize={int(memory * _DIRECT)}m",
+        # Its pool keeps the memory of requests that were cut off for want of memory.
+        "-Dio.netty.allocator.type=unpooled",
+        # An address, not a path: TorchServe parts the arguments of Java at every space.
+        f"-Dlog4j.configurationFile={(store.resolve() / LOGGING).as_uri()}",
+    ]
 
 
 def read_settings(store: Path) -> Settings:

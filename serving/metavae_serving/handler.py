@@ -17,10 +17,10 @@ from metavae_serving.settings import ModelSettings
 from metavae_serving.tracing import open_tracer
 from metavae_serving.worker import lighten
 from metavae_zoo.bundle import open_bundle
-from metavae_zoo.cores import usable_cores
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.graph import BUCKETS
+from metavae_zoo.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 

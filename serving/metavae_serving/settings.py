@@ -9,8 +9,8 @@ from typing import Literal
 
 from metavae_serving.errors import BadHost
 from metavae_serving.wire import MAX_IMAGES
-from metavae_zoo.cores import usable_cores
 from metavae_zoo.graph import Device
+from metavae_zoo.machine import usable_cores
 
 LOOPBACK = "127.0.0.1"
 CORES_PER_WORKER = 4  # more threads than that find little to share in one request

@@ -517,6 +517,7 @@ def test_a_key_file_that_is_being_written_is_read_again(tmp_path, monkeypatch):
     pause = SimpleNamespace(sleep=lambda seconds: file.write_text(whole))
     monkeypatch.setattr(tokens, "time", pause)
     assert Tokens(path=file).read("inference") == "new"
+    assert Tokens(path=str(file)).read("inference") == "new"
 
 
 def test_no_token_is_ever_logged(fake, faked, local, images, caplog):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metavae_serving import archive
+from metavae_serving import archive, configuration
 from metavae_serving.archive import bundle_of, configure, models_in, pack
 from metavae_serving.configuration import (
     CONFIGURATION,
@@ -65,6 +65,21 @@ def test_the_configuration_keeps_the_server_to_itself(tmp_path):
     assert lines["allowed_urls"] == f"file://{tmp_path.resolve()}/s.t.o/.*"
     assert int(lines["max_request_size"]) >= MAX_REQUEST_BYTES
     assert int(lines["max_response_size"]) > MAX_REPLY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "models", "expected"),
+    [(0.5, 1, 8), (4, 1, 25), (4, 2, 12), (16, 1, 100), (16, 5, 20), (64, 1, 100), (64, 0, 100)],
+)
+def test_so_many_requests_may_wait_as_there_is_memory_for(
+    tmp_path, monkeypatch, gigabytes, models, expected
+):
+    monkeypatch.setattr(configuration, "usable_memory", lambda: int(gigabytes * 1e9))
+    settings = Settings(models={f"model-{number}": ModelSettings() for number in range(models)})
+    lines = properties(tmp_path, settings).splitlines()
+    assert f"job_queue_size={expected}" in lines
+    (options,) = (line for line in lines if line.startswith("vmargs="))
+    assert f"-Xmx{int(gigabytes * 1e9 / 4) >> 20}m" in options
 
 
 def test_every_property_is_one_that_torchserve_knows(tmp_path):

@@ -17,13 +17,15 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from metavae_client.remote import RemoteEmbedder
-from metavae_serving import launch, process, stop
-from metavae_serving.configuration import _QUEUED, read_settings
+from metavae_client.tokens import Tokens
+from metavae_serving import configuration, launch, process, stop
+from metavae_serving.configuration import _FEWEST_QUEUED, queued, read_settings
 from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
 from metavae_zoo.embedder import Embeddings, OnnxEmbedder
 from metavae_zoo.places import token_file
 
-FULL = _QUEUED + 50  # more than TorchServe lets wait
+TOO_MANY = 50  # requests beside those that TorchServe lets wait
+LARGE = 40  # requests of 12 MB at once
 CLIENTS, QUERIES, PER_REQUEST = 2, 40, 10  # of ours, beside a fault
 OURS = CLIENTS * QUERIES // PER_REQUEST  # requests of theirs that wait at most
 
@@ -143,33 +145,67 @@ def test_a_full_queue_sends_away_and_answers_the_rest_exactly(
     body, headers = encode_request(context=context)
     path = f"{server.url}/predictions/{bundle.card.name}"
     answers: list[httpx.Response] = []
+    waiting = queued(read_settings(server.store))
+    full = waiting + TOO_MANY
     with (
         load(),
         httpx.Client(
             headers=server.headers() | headers,
-            limits=httpx.Limits(max_connections=FULL),
+            limits=httpx.Limits(max_connections=full),
             timeout=120,
         ) as http,
-        ThreadPoolExecutor(FULL) as clients,
+        ThreadPoolExecutor(full) as clients,
     ):
         for worker in before:
             os.kill(worker.pid, signal.SIGSTOP)  # as busy as can be
         try:
-            for _ in range(FULL):
+            for _ in range(full):
                 clients.submit(lambda: answers.append(http.post(path, content=body)))
-            until(lambda: len(answers) >= FULL - _QUEUED - 1)
+            until(lambda: len(answers) >= TOO_MANY - 1)
         finally:
             for worker in before:
                 os.kill(worker.pid, signal.SIGCONT)
     seen = Counter(answer.status_code for answer in answers)
     assert set(seen) == {200, 503}
-    assert seen[200] >= _QUEUED - OURS
+    assert seen[200] >= waiting - OURS
     expected = local.summarize(context).total
     for answer in answers:
         if answer.status_code == 200:
             reply = decode_reply(answer.content, int(answer.headers[HEADER_LENGTH]))
             assert_array_equal(reply.outputs["summary"], expected)
     assert launch.ready(server.store) == before
+
+
+def test_many_large_requests_on_a_small_machine_are_answered_or_sent_away(
+    store, bundle, local, images, monkeypatch
+):
+    """Memory that ran out would lose a request on its way to a worker, and the worker with it."""
+    monkeypatch.setattr(configuration, "usable_memory", lambda: 1_600_000_000)
+    settings = read_settings(store)
+    assert _FEWEST_QUEUED <= queued(settings) < LARGE
+    context = images(4000).astype(np.float32) / 255
+    body, headers = encode_request(context=context)
+    assert LARGE * len(body) > configuration.usable_memory() / 4
+    launch.start(store)
+    try:
+        headers |= {"Authorization": f"Bearer {Tokens(path=token_file(store)).read('inference')}"}
+        with (
+            httpx.Client(
+                headers=headers, limits=httpx.Limits(max_connections=LARGE), timeout=60
+            ) as http,
+            ThreadPoolExecutor(LARGE) as clients,
+        ):
+            path = f"{settings.url}/predictions/{bundle.card.name}"
+            for _ in range(2):
+                answers = list(clients.map(lambda _: http.post(path, content=body), range(LARGE)))
+                seen = Counter(answer.status_code for answer in answers)
+                assert set(seen) <= {200, 503}
+                assert seen[200] >= queued(settings)
+            answer = http.post(path, content=body).raise_for_status()
+        reply = decode_reply(answer.content, int(answer.headers[HEADER_LENGTH]))
+        assert_array_equal(reply.outputs["summary"], local.summarize(context).total)
+    finally:
+        process.stop(store)
 
 
 def test_a_server_that_is_stopped_and_started_loses_no_request(

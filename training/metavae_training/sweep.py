@@ -24,8 +24,8 @@ from metavae_training.checkpoint import Checkpoint
 from metavae_training.fit import choose_device
 from metavae_training.jobs import Job, settings
 from metavae_zoo.commands import program_path
-from metavae_zoo.cores import usable_cores
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.machine import usable_cores
 from metavae_zoo.stopping import Stopped
 
 STDERR = "stderr.txt"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 # What a container may use of the processors: "QUOTA PERIOD" in microseconds, or "max PERIOD".
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# What it may use of the memory, in bytes, or "max".
+_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
 def usable_cores() -> int:
@@ -15,6 +17,15 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, _quota()))
+
+
+def usable_memory() -> int:
+    """Bytes of memory of this machine, and no more than its container may use."""
+    machines = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machines, int(_MEMORY.read_text()))
+    except (OSError, ValueError):  # no such file, or no limit in it
+        return machines
 
 
 def _quota() -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 # What a container may use of the processors: "QUOTA PERIOD" in microseconds, or "max PERIOD".
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-# What it may use of the memory, in bytes, or "max".
-_MEMORY = Path("/sys/fs/cgroup/memory.max")
+# What it may use of the memory, in bytes, or "max"; and where control groups are of version 1.
+_MEMORY = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def usable_cores() -> int:
@@ -21,11 +25,11 @@ def usable_cores() -> int:
 
 def usable_memory() -> int:
     """Bytes of memory of this machine, and no more than its container may use."""
-    machines = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(machines, int(_MEMORY.read_text()))
-    except (OSError, ValueError):  # no such file, or no limit in it
-        return machines
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in _MEMORY:
+        with suppress(OSError, ValueError):  # no such file, or no limit in it
+            memory = min(memory, int(limit.read_text()))
+    return memory
 
 
 def _quota() -> int:

@@ -39,12 +39,12 @@ def test_without_control_groups_it_is_the_cores_that_may_be_used(tmp_path, monke
 )
 def test_a_containers_share_of_the_memory_is_kept(tmp_path, monkeypatch, limit, expected):
     (tmp_path / "memory.max").write_text(f"{limit}\n")
-    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "memory.max")
+    monkeypatch.setattr(machine, "_MEMORY", [tmp_path / "none", tmp_path / "memory.max"])
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2}.__getitem__)
     assert usable_memory() == expected
 
 
 def test_without_control_groups_it_is_the_machines_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(machine, "_MEMORY", [tmp_path / "none"])
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2}.__getitem__)
     assert usable_memory() == 8192

@@ -6,6 +6,7 @@ numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from metavae_zoo import published
 from metavae_zoo.card import Interval
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.summary import CONTEXT_SIZE
+
+_PANELS_IN_A_ROW = 4  # more cannot be read on a printed page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,25 +122,28 @@ def _note(study: Study) -> str:
 def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:
     """A matrix per model and measure, its numbers written in, and the paper's below them."""
     families = study.families
-    figure = new_figure(1.2 + 2.1 * max(1, len(methods)), 5.2)
-    panels = figure.subplots(2, max(1, len(methods)), squeeze=False)
-    for row, relative in enumerate((False, True)):
+    columns = min(_PANELS_IN_A_ROW, max(1, len(methods)))
+    rows = max(1, math.ceil(len(methods) / columns))
+    figure = new_figure(1.2 + 2.1 * columns, 0.3 + 2.5 * 2 * rows)
+    panels = figure.subplots(2 * rows, columns, squeeze=False)
+    short = [name.split("-", 1)[1] for name in families]
+    for relative, block in ((False, panels[:rows]), (True, panels[rows:])):
         matrices = [_matrix(method.of(items), families, relative) for method in methods]
         # Of all models, which can then be compared; pale enough for the numbers on it.
         darkest = 2.2 * max((float(np.nanmax(matrix)) for matrix in matrices), default=0.0)
-        for column, (method, matrix) in enumerate(zip(methods, matrices, strict=True)):
-            axes = panels[row, column]
+        for axes, method, matrix in zip(block.flat, methods, matrices, strict=False):
             _draw_matrix(axes, matrix, darkest)
             if not relative:
                 for (x, y), number in _published(method, study).items():
                     axes.text(x, y + 0.32, f"({number:.2f})", ha="center", va="center", fontsize=7)
-            axes.set_title(method.label if row == 0 else "", loc="left")
-            short = [name.split("-", 1)[1] for name in families]
+            axes.set_title(method.label, loc="left")
             axes.set_xticks(range(len(families)), short, rotation=30)
-            axes.set_yticks(range(len(families)), short if column == 0 else [])
-        panels[row, 0].set_ylabel(
-            ("divided by the spread" if relative else "L2 distance") + "\ntrained on"
-        )
+            axes.set_yticks(range(len(families)), short if axes in block[:, 0] else [])
+        for axes in block.flat[len(methods) :]:
+            axes.set_axis_off()
+        for axes in block[:, 0]:
+            measure = "divided by the spread" if relative else "L2 distance"
+            axes.set_ylabel(f"{measure}\ntrained on")
     has_paper = any(_published(method, study) for method in methods)
     figure.supxlabel("varied" + "; in brackets: the paper's distance" * has_paper, fontsize=9)
     return figure

@@ -76,8 +76,9 @@ def properties(store: Path, settings: Settings) -> str:
 def queued(settings: Settings) -> int:
     """Requests of each model that may wait for a worker, on this machine.
 
-    So many that, all of the largest, they fill half of the front-end's heap: where it is full a
-    request is lost on its way to its worker, which TorchServe waits for in vain.
+    So many that full queues of the largest fill half of the front-end's heap, but a few at least,
+    whatever the memory: a request that finds none on its way to a worker is lost, and TorchServe
+    waits for the worker's answer in vain.
     """
     most = usable_memory() * _HEAP / 2 / MAX_REQUEST_BYTES / max(1, len(settings.models))
     return max(_FEWEST_QUEUED, min(_QUEUED, int(most)))

@@ -79,7 +79,10 @@ def test_so_many_requests_may_wait_as_there_is_memory_for(
     lines = properties(tmp_path, settings).splitlines()
     assert f"job_queue_size={expected}" in lines
     (options,) = (line for line in lines if line.startswith("vmargs="))
-    assert f"-Xmx{int(gigabytes * 1e9 / 4) >> 20}m" in options
+    quarter = f"{int(gigabytes * 1e9 / 4) >> 20}m"
+    assert f"-Xmx{quarter} " in options
+    assert f"-XX:MaxDirectMemorySize={quarter} " in options
+    assert "-Dio.netty.allocator.type=unpooled " in options
 
 
 def test_every_property_is_one_that_torchserve_knows(tmp_path):

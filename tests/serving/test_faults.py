@@ -25,8 +25,8 @@ from metavae_zoo.embedder import Embeddings, OnnxEmbedder
 from metavae_zoo.places import token_file
 
 TOO_MANY = 50  # requests beside those that TorchServe lets wait
-SMALL = 1_600_000_000  # bytes of memory
-LARGE = 30  # requests of 12 MB at once
+SMALL = 2_400_000_000  # bytes of memory
+LARGE = 24  # requests of 12 MB at once
 CLIENTS, QUERIES, PER_REQUEST = 2, 40, 10  # of ours, beside a fault
 OURS = CLIENTS * QUERIES // PER_REQUEST  # requests of theirs that wait at most
 
@@ -187,11 +187,15 @@ def test_many_large_requests_on_a_small_machine_are_answered_or_sent_away(
     body, headers = encode_request(context=context)
     launch.start(store)
     try:
+        java = process.running(store)
+        assert java is not None
+        assert f"-Xmx{(SMALL >> 20) // 4}m" in java.cmdline()
         token = Tokens(path=token_file(store)).read("inference")
-        limits = httpx.Limits(max_connections=2 * LARGE)
+        path = f"{settings.url}/predictions/{bundle.card.name}"
+        limits = httpx.Limits(max_connections=4 * LARGE)
         with (
             httpx.Client(headers=headers, limits=limits, timeout=60) as http,
-            ThreadPoolExecutor(2 * LARGE) as clients,
+            ThreadPoolExecutor(4 * LARGE) as clients,
         ):
 
             def status(token: str | None) -> int | None:
@@ -201,14 +205,13 @@ def test_many_large_requests_on_a_small_machine_are_answered_or_sent_away(
                 except httpx.TransportError:
                     return None  # cut off
 
-            path = f"{settings.url}/predictions/{bundle.card.name}"
             for _ in range(2):
                 seen = Counter(clients.map(status, [token] * LARGE))
                 assert set(seen) <= {200, 503}
                 assert seen[200] >= queued(settings)
             # More than there is memory for: TorchServe reads them whole before it refuses a token.
-            assert 2 * LARGE * len(body) > SMALL / 4
-            assert set(clients.map(status, ["of nobody"] * 2 * LARGE)) <= {400, 507, None}
+            assert 4 * LARGE * len(body) > SMALL / 4
+            assert set(clients.map(status, ["of nobody"] * 4 * LARGE)) <= {400, 507, None}
         with RemoteEmbedder(
             settings.url, bundle.card.name, token_file=token_file(store), give_up_after=180
         ) as remote:

@@ -127,7 +127,8 @@ def web(port, server, trusted) -> Iterator[httpx.Client]:
 
 def test_its_limits_are_the_servers():
     assert re.findall(r"client_max_body_size (\d+);", SHIPPED) == [str(MAX_REQUEST_BYTES)]
-    assert re.findall(r"proxy_read_timeout (\d+)s;", SHIPPED) == [str(_RESPONSE_SECONDS)]
+    (patience,) = re.findall(r"proxy_read_timeout (\d+)s;", SHIPPED)
+    assert int(patience) > _RESPONSE_SECONDS, "a request may wait before a worker takes it"
 
 
 def queued(server) -> float:

@@ -7,15 +7,19 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from metavae_client.protocols.transfer import MOST_IMAGES
 from metavae_training.jobs import Job
+from metavae_training.models import MODELS
 from metavae_training.paper import collect as collect_module
+from metavae_training.paper import table1 as table1_module
 from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.context import context
 from metavae_training.paper.distances import transformed_values
 from metavae_training.paper.figure7 import figure7
+from metavae_training.paper.methods import models
 from metavae_training.paper.probed import ProbedCell, floor_cells, model_cells
 from metavae_training.paper.probes import TRANSFER_IMAGES, probe_cells, probes, probes_protocol
 from metavae_training.paper.probing import probe_protocol
@@ -176,6 +180,17 @@ def test_the_papers_distances_stand_beside_those_of_its_own_split_alone():
     where = ("metavae", "mnist-scale", "mnist-skew")
     assert published.table_1(*where, "interleaved") == 4.92
     assert published.table_1(*where, "sparse") is None
+
+
+@pytest.mark.parametrize(("shown", "panels"), [(0, 2), (1, 2), (4, 8), (5, 16)])
+def test_the_figure_of_table_1_has_four_models_in_a_row(study, monkeypatch, shown, panels):
+    methods = models(list(MODELS))[:shown]
+    monkeypatch.setattr(table1_module, "_matrix", lambda *_: np.ones((2, 2)))
+    figure = table1_module._figure([], methods, study)
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert len(figure.axes) == panels
+    labels = [axes.get_title(loc="left") for axes in drawn if axes.get_title(loc="left")]
+    assert labels == 2 * [method.label for method in methods]
 
 
 def test_table_1_has_both_measures_and_the_papers_beside_them(study):

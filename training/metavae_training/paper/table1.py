@@ -28,11 +28,11 @@ from metavae_zoo.card import Interval
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.summary import CONTEXT_SIZE
 
-_PANELS_IN_A_ROW = 4  # more cannot be read on a printed page
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_PANELS_IN_A_ROW = 4  # more cannot be read on a printed page
 
 
 def table1(study: Study) -> Report:

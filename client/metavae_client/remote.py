@@ -21,7 +21,7 @@ from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, ModelNotServed
 from metavae_client.headers import request_id, whole_number
 from metavae_client.served import names_if_they_can_be_had, served_names
-from metavae_client.tokens import AnyPath, Tokens
+from metavae_client.tokens import Tokens
 from metavae_serving.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,
@@ -34,6 +34,7 @@ from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embeddings, pooled_rows
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.images import Images, as_images
+from metavae_zoo.places import AnyPath
 from metavae_zoo.summary import Summary
 
 T = TypeVar("T")

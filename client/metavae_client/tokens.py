@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metavae_client.errors import Unauthorized
-from metavae_zoo.places import default_store, token_file
+from metavae_zoo.places import AnyPath, default_store, token_file
 
-AnyPath = str | os.PathLike[str]
 Key = Literal["inference", "management"]
 
 KEY_FILE = "key_file.json"  # what TorchServe writes into its working directory

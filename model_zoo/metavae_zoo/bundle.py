@@ -13,6 +13,7 @@ from pathlib import Path
 
 from metavae_zoo.card import RESTORE, ModelCard
 from metavae_zoo.errors import BadBundle
+from metavae_zoo.places import AnyPath
 
 CARD = "card.json"
 SUMMARIZE = "summarize.onnx"
@@ -46,7 +47,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+def open_bundle(path: AnyPath) -> Bundle:
     """Read the bundle at `path` and check every file against the card.
 
     Raises BadBundle when a file is missing or changed, or the card is of a newer schema.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import platformdirs
 
+AnyPath = str | os.PathLike[str]  # as callers name a file or folder
+
 
 def cache_folder() -> Path:
     """What can be made or fetched again: METAVAE_CACHE, else the user's cache folder."""

@@ -27,10 +27,7 @@ _WRITTEN_BY = "# Written by metavae-serve, which reads the settings in this line
 _MARGIN = 1_000_000  # of a request or reply: its headers, and JSON around the tensors
 _QUEUED = 100  # requests of a model that may wait, where there is memory for the largest ones
 _FEWEST_QUEUED = 8
-_HEAP, _DIRECT = (
-    0.25,
-    0.25,
-)  # of the memory, for the front-end: requests that wait, and that come in
+_SHARE = 0.25  # of the memory: for requests that wait, and as much for what comes and goes
 _RESPONSE_SECONDS = 120  # a worker that takes longer is killed
 _MAX_PORT = 65_535
 
@@ -80,15 +77,15 @@ def queued(settings: Settings) -> int:
     whatever the memory: a request that finds none on its way to a worker is lost, and TorchServe
     waits for the worker's answer in vain.
     """
-    most = usable_memory() * _HEAP / 2 / MAX_REQUEST_BYTES / max(1, len(settings.models))
+    most = usable_memory() * _SHARE / 2 / MAX_REQUEST_BYTES / max(1, len(settings.models))
     return max(_FEWEST_QUEUED, min(_QUEUED, int(most)))
 
 
 def _java_options(store: Path) -> list[str]:
-    memory = usable_memory() >> 20
+    megabytes = int((usable_memory() >> 20) * _SHARE)
     return [
-        f"-Xmx{int(memory * _HEAP)}m",
-        f"-XX:MaxDirectMemorySize={int(memory * _DIRECT)}m",
+        f"-Xmx{megabytes}m",
+        f"-XX:MaxDirectMemorySize={megabytes}m",
         # Its pool keeps the memory of requests that were cut off for want of memory.
         "-Dio.netty.allocator.type=unpooled",
         # An address, not a path: TorchServe parts the arguments of Java at every space.

@@ -24,7 +24,7 @@ from numpy.testing import assert_array_equal
 
 from metavae_client.errors import ServerUnreachable
 from metavae_client.remote import RemoteEmbedder
-from metavae_serving.configuration import _RESPONSE_SECONDS
+from metavae_serving.configuration import _RESPONSE_SECONDS, _SHARE
 from metavae_serving.wire import MAX_REQUEST_BYTES, encode_request
 
 SHIPPED = (Path(__file__).parents[2] / "docs" / "nginx.conf").read_text()
@@ -129,6 +129,8 @@ def test_its_limits_are_the_servers():
     assert re.findall(r"client_max_body_size (\d+);", SHIPPED) == [str(MAX_REQUEST_BYTES)]
     (patience,) = re.findall(r"proxy_read_timeout (\d+)s;", SHIPPED)
     assert int(patience) > _RESPONSE_SECONDS, "a request may wait before a worker takes it"
+    (share,) = re.findall(r"1 for every (\d+) MB of memory", SHIPPED)
+    assert int(share) * 1e6 * _SHARE >= MAX_REQUEST_BYTES
 
 
 def queued(server) -> float:
@@ -293,6 +295,24 @@ def test_more_requests_than_the_limit_are_429_with_a_time_to_come_back(proxy, se
     assert refusal(answers[-1]) == (429, "too_many_requests")
     assert answers[-1].headers["Retry-After"] == "1"
     assert "Retry-After" not in answers[0].headers
+
+
+def test_requests_of_all_addresses_at_a_time_are_as_many_as_the_front_ends_memory_holds(
+    proxy, server, trusted
+):
+    few = {"metavae_all_connections 100": "metavae_all_connections 1"}
+    with (
+        proxy(port_of(server.url), few) as port,
+        socket.create_connection(("127.0.0.1", port), 30) as plain,
+        trusted.wrap_socket(plain, server_hostname="localhost") as slow,
+        httpx.Client(verify=trusted) as web,
+    ):
+        head = "POST /predictions/a-model HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+        slow.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100 "), "it is being taken"
+        answer = web.get(f"https://localhost:{port}/ping")
+    assert refusal(answer) == (429, "too_many_requests")
+    assert answer.headers["Retry-After"] == "1"
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ _PIXELS = 1  # spawn key of the pixel permutation
 class Contexts:
     """One context per distribution, part and draw, for one embedder, all of one source.
 
-    `source` is `own` (of the same distribution), `other` (of the one at the value half the
-    family's list of values further on, cyclic), `shuffled` (the own images, their pixels in one
-    seeded disorder) or `zeros` (a summary of zeros, without images). A model that takes no context
-    is given none.
+    `source` is `own` (of the same distribution), `other` (of the one at the value a third of the
+    family's list of values further on, cyclic: half of the list on, every skew would be seen in a
+    mirror), `shuffled` (the own images, their pixels in one seeded disorder) or `zeros` (a summary
+    of zeros, without images). A model that takes no context is given none.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Contexts:
         if self._source != "other":
             return value
         values = self._sample.family.values
-        return values[(values.index(value) + len(values) // 2) % len(values)]
+        return values[(values.index(value) + len(values) // 3) % len(values)]
 
     def summary(self, value: float, part: Part, draw: int) -> Summary | None:
         """What the embedder is given with the images of `part` at `value`."""

@@ -83,8 +83,8 @@ class Numbers(click.ParamType):
     type=click.Choice(SOURCES),
     default="own",
     show_default=True,
-    help="Contexts of the images' own distribution, or wrong ones: of another (half the family's"
-    " values further on), the own with one shuffle of their pixels, a summary of zeros.",
+    help="Contexts of the images' own distribution, or wrong ones: of another (a third of the"
+    " family's values further on), the own with one shuffle of their pixels, a summary of zeros.",
 )
 @click.option(
     "--test-context-from",

@@ -49,13 +49,18 @@ def test_own_contexts_are_of_the_value_and_part_and_new_at_every_draw(given):
         assert_of(context, value, part)
 
 
-def test_other_contexts_are_of_the_value_half_the_list_further_on(given, local, small):
+def further_on(value: float) -> float:
+    """A third of a turn."""
+    return (value + 120 + 180) % 360 - 180
+
+
+def test_other_contexts_are_of_the_value_a_third_of_the_list_further_on(given, local, small):
     places = [(value, part) for value in HELD_OUT for part in ("train", "test")]
     for context, (value, part) in zip(given("other", contexts=1), places, strict=True):
-        assert_of(context, value - 180, part)
+        assert_of(context, further_on(value), part)
     result = run_probe(local, replace(small, context_from="other", contexts=1, floors=()))
     told = {value.value: value.context_value for value in result.measurements[0].values}
-    assert told == {value: value - 180 for value in HELD_OUT}
+    assert told == {value: further_on(value) for value in HELD_OUT}
 
 
 def test_another_value_is_never_the_own_one_in_any_family(local, small):
@@ -66,6 +71,22 @@ def test_another_value_is_never_the_own_one_in_any_family(local, small):
         others = [Contexts(local, sample, 5, "other").value(value) for value in values.values]
         assert sorted(other for other in others if other is not None) == list(values.values)
         assert all(value != other for value, other in zip(values.values, others, strict=True))
+
+
+def test_another_skew_is_no_mirror_image_of_the_own_one(local, small):
+    """But for those two of its eighteen values that have one at that distance."""
+    values = family("digits-skew")
+    sample = Sample(values, values.split("contiguous"), replace(small, family="digits-skew"), None)
+    contexts = Contexts(local, sample, 5, "other")
+
+    def shape(value: float | None) -> np.ndarray:
+        assert value is not None
+        return np.abs(values.axis.matrix(value))
+
+    mirrored = {
+        value for value in values.values if np.allclose(shape(value), shape(contexts.value(value)))
+    }
+    assert mirrored == {-60.0, 120.0}
 
 
 def test_shuffled_contexts_are_the_own_ones_in_one_disorder_of_their_pixels(given):

@@ -55,12 +55,12 @@ _SIZES = (1, 2, 5, 10, 50, 100, 500)
 _QUICK_SIZES = (1, 10, 100)
 _CONTEXTS = (
     f"A context is {CONTEXT_SIZE} images, unless another number is given, of the same part of the"
-    " data, and serves all images of a draw. Another distribution is that of the value half the"
-    " family's list of values further on; one shuffle of the pixels serves all images; a summary of"
-    " zeros is what no image has, and nothing is drawn for it. A classifier whose train and test"
-    " images both have a wrong context is fitted under it: a shift that is the same for all images"
-    " costs it nothing. Where the test images alone have one, the classifier is that of the right"
-    " context."
+    " data, and serves all images of a draw. Another distribution is that of the value a third of"
+    " the family's list of values further on. Shuffled pixels are those of the right context, in one"
+    " order for all images. A summary of zeros comes from no image, and is not drawn. A classifier"
+    " whose train and test images both have a wrong context is fitted under it: a shift that is the"
+    " same for all images costs it nothing. Where the test images alone have one, the classifier is"
+    " that of the right context."
 )
 
 

@@ -133,14 +133,13 @@ def test_wrong_contexts_of_tested_images_alone_leave_what_is_fitted_on_as_it_is(
     tested = {image.tobytes() for value in HELD_OUT for image in DIGITS.images(value, "test")}
 
     def summaries(**sources):
-        """Those of the images that are fitted on, and of those that are tested."""
+        """What images are embedded by: those that are fitted on, and those that are tested."""
         watched = spy()
         run_probe(watched, replace(small, protocol=protocol, contexts=1, floors=(), **sources))
         totals = {"fitted": set(), "tested": set()}
         for images, summary in watched.embedded:
-            totals["tested" if images[0].tobytes() in tested else "fitted"].add(
-                summary.total.tobytes()
-            )
+            first = images[0].tobytes()
+            totals["tested" if first in tested else "fitted"].add((first, summary.total.tobytes()))
         return totals
 
     right = summaries()

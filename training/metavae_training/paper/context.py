@@ -56,7 +56,7 @@ _QUICK_SIZES = (1, 10, 100)
 _CONTEXTS = (
     f"A context is {CONTEXT_SIZE} images, unless another number is given, of the same part of the"
     " data, and serves all images of a draw. Another distribution is that of the value a third of"
-    " the family's list of values further on. Shuffled pixels are those of the right context, in one"
+    " the family's list of values further on. Shuffled pixels are the right context's, in one"
     " order for all images. A summary of zeros comes from no image, and is not drawn. A classifier"
     " whose train and test images both have a wrong context is fitted under it: a shift that is the"
     " same for all images costs it nothing. Where the test images alone have one, the classifier is"

@@ -144,13 +144,13 @@ def _serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[tup
         began = time.perf_counter()
         launch.start(store)  # alone, for how long the model takes
         startup = time.perf_counter() - began
-        process.stop(store)
+        process.end(store)
         add_noop(store, settings)
         launch.start(store)
         try:
             yield store, startup
         finally:
-            process.stop(store)
+            process.end(store)
 
 
 @contextmanager

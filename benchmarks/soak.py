@@ -95,7 +95,7 @@ def main(model: str, minutes: float, port: int) -> None:
         try:
             answered, watched = soak(bundle, store, minutes * 60, lambda line: print(line))
         finally:
-            process.stop(store)
+            process.end(store)
     for status, count in sorted(answered.items()):
         click.echo(f"{count:,} replies of {status}")
     for one in watched:

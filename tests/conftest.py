@@ -134,7 +134,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
         try:
             yield RunningServer(settings.url, settings.management_url, token_file(store), store)
         finally:
-            process.stop(store)
+            process.end(store)
 
     return serving
 

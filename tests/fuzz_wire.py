@@ -20,7 +20,7 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(include=["metavae_serving"]):
-    from metavae_serving.tensors import BadRequest
+    from metavae_serving.refusals import BadRequest
     from metavae_serving.wire import (
         HEADER_LENGTH,
         decode_reply,

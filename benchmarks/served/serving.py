@@ -26,7 +26,7 @@ def serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[Path
         try:
             yield store
         finally:
-            process.stop(store)
+            process.end(store)
 
 
 def authorization(store: Path, model: str) -> tuple[str, dict[str, str]]:

@@ -106,8 +106,7 @@ def check_file(path: Path, sha256: str) -> None:
     found = sha256_of(path)
     if found != sha256:
         raise BadBundle(
-            f"{path} has changed since it was made: sha256 {found[:12]}…, the card says"
-            f" {sha256[:12]}…",
+            f"{path} has changed since it was made: sha256 {found[:12]}…, expected {sha256[:12]}…",
             hint=RESTORE,
         )
 

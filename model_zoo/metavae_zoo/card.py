@@ -16,8 +16,8 @@ Weights = Literal["fp32", "fp16", "int8"]
 Precision = Literal["fp32", "int8"]
 
 RESTORE = (
-    "Delete its folder; a model that ships is found again then, another comes with"
-    " `metavae-zoo pull NAME`"
+    "Delete its folder and bring it back: `metavae-zoo pull NAME`; a model that came with metavae,"
+    " by installing metavae again (in a clone: `git checkout` of its folder)"
 )
 
 

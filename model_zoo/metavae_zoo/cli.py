@@ -164,7 +164,7 @@ def quantize(name: str, out: Path | None) -> None:
     from metavae_zoo.index import find_bundle
     from metavae_zoo.quantize import measure_int8
 
-    with stoppable(lambda: "nothing was changed"):
+    with stoppable(lambda: "nothing was changed", hint="The same command begins anew"):
         bundle = measure_int8(find_bundle(name), out=out)
     click.echo(_page(bundle))
 

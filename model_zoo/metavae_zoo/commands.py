@@ -117,6 +117,6 @@ def run_command(*words: object, zoo: Path | None = None) -> Any:
     except subprocess.CalledProcessError as error:
         raise CommandFailed(
             f"`{line}` failed with exit code {error.returncode}",
-            hint="Its own error is above; once that is mended, the same command goes on from there",
+            hint="Its own error is above; mend that, then run the same command again",
         ) from error
     return json.loads(done.stdout)

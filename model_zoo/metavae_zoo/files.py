@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders of one process at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,17 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a `whole_file` of this content."""
     with whole_file(path) as file:
         file.write(content)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which ends with the process; raises BlockingIOError if another does."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 def make_writable(folder: Path) -> None:

@@ -3,7 +3,7 @@
 A bundle is looked for in the user's own folder (pulled, built or added), then among those that
 ship with metavae. `index.json` (or the file that METAVAE_INDEX names) lists every model that can
 be had, with the hash of its card; the card holds the hashes of everything else, so one chain of
-hashes reaches every byte.
+hashes reaches every byte of what ships and of what is pulled.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import httpx
@@ -93,7 +94,14 @@ def read_index() -> dict[str, IndexEntry]:
     Raises BadIndex for a file that is no index.
     """
     named = os.environ.get("METAVAE_INDEX")
-    source = Path(named) if named else files("metavae_zoo").joinpath("index.json")
+    return _entries(Path(named)) if named else _shipped_entries()
+
+
+def _shipped_entries() -> dict[str, IndexEntry]:
+    return _entries(files("metavae_zoo").joinpath("index.json"))
+
+
+def _entries(source: Traversable) -> dict[str, IndexEntry]:
     try:
         return Index.model_validate_json(source.read_text()).models
     except (OSError, ValueError) as error:  # pydantic's errors are ValueErrors
@@ -130,18 +138,33 @@ def find_bundle(name: str) -> Bundle:
     """
     if name in local_names():
         homes = [folder / name for folder in (user_bundles(), shipped_bundles())]
-        bundle = open_bundle(next(home for home in homes if (home / CARD).is_file()))
+        home = next(home for home in homes if (home / CARD).is_file())
+        if home.parent == shipped_bundles():
+            _check_shipped_card(name, home / CARD)
+        bundle = open_bundle(home)
         if bundle.card.name != name:
             raise BadBundle(
                 f"{bundle.path} holds model {bundle.card.name}",
                 hint=f"Name the folder {bundle.card.name}, or take it in with `metavae-zoo add`",
             )
         return bundle
-    if name in read_index():
-        raise BadBundle(
-            f"model {name} is not on this machine", hint=f"Get it: `metavae-zoo pull {name}`"
+    if (entry := read_index().get(name)) is not None:
+        how = (
+            f"`metavae-zoo pull {name}`" if entry.url else "install metavae again, it comes with it"
         )
+        raise BadBundle(f"model {name} is not on this machine", hint=f"Get it: {how}")
     raise UnknownName("model", name, known_names(), "`metavae-zoo list` shows all")
+
+
+def _check_shipped_card(name: str, card: Path) -> None:
+    """Raise BadBundle unless a model that came with metavae has the card that the index says."""
+    entry = _shipped_entries().get(name)
+    if entry is None:
+        raise BadBundle(
+            f"{card.parent} is among the models that ship, and their index does not list it",
+            hint="Move it away, or take it into your own zoo: `metavae-zoo add FOLDER`",
+        )
+    check_file(card, entry.card_sha256)
 
 
 def local_names() -> list[str]:

@@ -35,6 +35,11 @@ def run_folder(store: Path) -> Path:
     return store / ".run"
 
 
+def log_folder(store: Path) -> Path:
+    """Logs of the servers that have run over `store`."""
+    return run_folder(store) / "logs"
+
+
 def token_file(store: Path) -> Path:
     """The tokens of the server over `store`, which TorchServe makes anew at each start."""
     return run_folder(store) / "key_file.json"

@@ -16,13 +16,14 @@ class Stopped(MetavaeError):
 
 
 @contextmanager
-def stoppable(kept: Callable[[], str]) -> Iterator[None]:
+def stoppable(
+    kept: Callable[[], str], *, hint: str = "The same command goes on from there"
+) -> Iterator[None]:
     """Make of Ctrl-C and SIGTERM a Stopped whose message is `kept()`: what is there by then."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        hint = "The same command goes on from there"
         raise Stopped(f"stopped; {kept()}", hint=hint) from None
     finally:
         signal.signal(signal.SIGTERM, before)

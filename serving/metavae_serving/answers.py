@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
 
-from metavae_serving.drain import Draining, Gate
+from metavae_serving.drain import Gate
 from metavae_serving.engine import Outputs, embed_batch
 from metavae_serving.headers import (
     check_encoding,
@@ -28,8 +28,9 @@ from metavae_serving.headers import (
     trace_parent,
 )
 from metavae_serving.metrics import IMAGES, REJECTIONS, REQUESTS, STAGE, Meter
+from metavae_serving.refusals import BadRequest, Draining, Failed, Overloaded, Refused
 from metavae_serving.reports import Entry, Journal
-from metavae_serving.tensors import BadRequest, shown
+from metavae_serving.tensors import shown
 from metavae_serving.tracing import Tracer
 from metavae_serving.wire import (
     JSON_TYPE,
@@ -41,6 +42,7 @@ from metavae_serving.wire import (
     decode_request,
     encode_error,
     encode_reply,
+    status_of,
 )
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadSummary, MetavaeError
@@ -49,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 RESOURCES = ("card", "limits", "openapi")  # below a model's own address
 _JSON_NUMBER_BYTES = 25  # the longest float32 in JSON, and its comma
+_READ_SECONDS = 20.0  # for a batch: what is read later is too late for those before it
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,10 @@ class Answerer:
         began = time.perf_counter()
         exchanges = [_Exchange(question) for question in questions]
         for exchange in exchanges[:admitted]:
-            self._decode(exchange)
+            if (seconds := time.perf_counter() - began) > _READ_SECONDS:
+                exchange.fail(Overloaded(seconds))
+            else:
+                self._decode(exchange)
         for exchange in exchanges[admitted:]:
             exchange.fail(Draining())
         waiting = [(one, one.request) for one in exchanges if one.request is not None]
@@ -148,7 +154,7 @@ class Answerer:
         if path == "card":
             headers[MAX_IMAGES_HEADER] = str(self._max_images)
             body = self._embedder.card.to_json().encode()
-        elif path == "limits":  # what the card's header says, for those who get no headers
+        elif path == "limits":  # what the card's header says: gRPC clients see no headers
             limits = {"max_images": self._max_images, "max_json_bytes": MAX_JSON_BYTES}
             body = json.dumps(limits).encode()
         else:
@@ -250,7 +256,7 @@ class _Exchange:
         self.operation = "unknown"
         self.queries = self.context = 0  # images
         self.request: EmbedRequest | None = None
-        self.error: Exception | None = None
+        self.error: MetavaeError | None = None
         self.answer: Answer
 
     @property
@@ -284,20 +290,15 @@ class _Exchange:
 
     def fail(self, error: Exception) -> None:
         """Answer with an error of the client's, or one that is ours."""
+        if not isinstance(error, MetavaeError):
+            # Where it happened, without the message: that may hold what the client sent.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("request=%s failed with %s\n%s", self.id, type(error).__name__, where)
+            error = Failed(type(error).__name__)
+        # Its frames would keep what was read of this request until the whole batch is answered.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         self.error = error
-        if isinstance(error, MetavaeError):
-            status = HTTPStatus(getattr(error, "status", HTTPStatus.BAD_REQUEST))
-            headers = {"Content-Type": JSON_TYPE}
-            if seconds := getattr(error, "retry_after", None):
-                headers["Retry-After"] = str(seconds)
-            self.send(status, headers, encode_error(error, self.id, status))
-            return
-        # Where it happened, without the message: that may hold what the client sent.
-        where = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("request=%s failed with %s\n%s", self.id, type(error).__name__, where)
-        failure = MetavaeError(
-            f"the server failed on this request ({type(error).__name__})",
-            hint="The server's model_log.log says where; please report it",
-        )
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
-        self.send(status, {"Content-Type": JSON_TYPE}, encode_error(failure, self.id, status))
+        headers = {"Content-Type": JSON_TYPE}
+        if isinstance(error, Refused) and error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
+        self.send(status_of(error), headers, encode_error(error, self.id))

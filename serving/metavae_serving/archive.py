@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +21,18 @@ from metavae_serving.configuration import (
     properties,
     read_settings,
 )
-from metavae_serving.contents import ARCHIVE
+from metavae_serving.contents import ARCHIVE, SUMS, sums
 from metavae_serving.errors import BadStore, NotMeasured
 from metavae_serving.installed import check_installed
 from metavae_serving.metrics import metrics_configuration
-from metavae_serving.process import refuse_if_running
+from metavae_serving.process import refuse_if_running, starting
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_zoo.bundle import Bundle, open_bundle, replacing_folder
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle, DeviceUnavailable
 from metavae_zoo.graph import Device
 from metavae_zoo.index import find_bundle
-from metavae_zoo.places import run_folder
+from metavae_zoo.places import log_folder, run_folder
 
 _ARCHIVE_VERSION = "1.0"
 
@@ -62,8 +63,9 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
     """Write a model store of `bundles`, whole or not at all: an earlier one stays until then.
 
     Every model is run once on its device and compared with its golden outputs first.
-    Raises BadStore where the store cannot be written or `store` is something else, ServerFailed
-    while a server runs over it, BadBundle and DeviceUnavailable where a model would not serve,
+    The logs of servers that ran over an earlier one are kept. Raises BadStore where the store
+    cannot be written or `store` is something else, ServerFailed while a server runs over it or is
+    being started, BadBundle and DeviceUnavailable where a model would not serve,
     NotMeasured where nobody knows what its precision costs, NotInstalled.
     """
     store = store.resolve()
@@ -82,17 +84,30 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
         _check_settings(bundle, of_model)
         OnnxEmbedder(bundle, device=of_model.device, tf32=of_model.precision == "tf32")
     try:
-        with replacing_folder(store) as scratch:
+        with ExitStack() as held, replacing_folder(store) as scratch:
             for bundle in bundles:
                 _archive(bundle, scratch, settings.of(bundle.card.name))
-            for name, text in _texts(store, settings).items():
+            for name, text in {SUMS: sums(scratch), **_texts(store, settings)}.items():
                 (scratch / name).write_text(text)
+            if store.exists():
+                held.enter_context(starting(store))  # until it is replaced
+                _keep_logs(store, scratch)
     except OSError as error:
         raise BadStore(
             f"the model store {store} cannot be written ({error.strerror or error})",
             hint="Free some space or choose another folder with --store; an earlier store there"
             " is unchanged",
         ) from error
+
+
+def _keep_logs(store: Path, scratch: Path) -> None:
+    """Give the store that is made in `scratch` the logs of the one that it replaces."""
+    if log_folder(store).is_dir():
+        run_folder(scratch).mkdir(mode=0o700)
+        # As other names of the same files: no copy, and the old store stays whole.
+        shutil.copytree(
+            log_folder(store), log_folder(scratch), symlinks=True, copy_function=os.link
+        )
 
 
 def configure(store: Path, settings: Settings) -> None:
@@ -154,7 +169,7 @@ def _check_replaceable(store: Path) -> None:
             f"{store} is not empty and no model store; packing would delete what it holds",
             hint="Choose another folder with --store",
         )
-    ours = {CONFIGURATION, METRICS, LOGGING, run_folder(store).name}
+    ours = {CONFIGURATION, METRICS, LOGGING, SUMS, run_folder(store).name}
     others = [path.name for path in found if path.name not in ours and path.suffix != ARCHIVE]
     if others:
         raise BadStore(

@@ -33,7 +33,7 @@ from metavae_serving.settings import (
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, GivenPath, version_option
 from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE
-from metavae_zoo.places import default_store, run_folder, token_file
+from metavae_zoo.places import default_store, log_folder, token_file
 
 _SERVER = Settings()
 _MODEL = ModelSettings()
@@ -97,10 +97,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         _per_model(
             "--precision",
             click.Choice(["fp32", "int8", "tf32"]),
-            "What matrix products are computed in; int8 may be faster, on the CPU alone, for models"
-            " whose cards say what it costs in accuracy; tf32 may be, on CUDA alone, where"
-            f" embeddings are within {TF32_TOLERANCE:g} of those of the CPU, and within"
-            f" {GOLDEN_TOLERANCE['cuda']:g} without.  [default: {_MODEL.precision}]",
+            "What matrix products are computed in. int8 (on the CPU only) may be faster, and is"
+            " offered for models whose cards say what it costs in accuracy. tf32 (on CUDA only) may"
+            f" be faster; embeddings then differ from the CPU's by up to {TF32_TOLERANCE:g}, where"
+            f" fp32 differs by up to {GOLDEN_TOLERANCE['cuda']:g}.  [default: {_MODEL.precision}]",
         ),
         _per_model(
             "--batch-size",
@@ -369,7 +369,7 @@ def _terminable() -> Iterator[None]:
 def _wait_for_end(store: Path) -> None:
     while process.running(store) is not None:
         time.sleep(0.5)
-    raise ServerFailed("the server ended by itself", hint=f"See {run_folder(store) / 'logs'}")
+    raise ServerFailed("the server ended by itself", hint=f"See {log_folder(store)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ know without a word.
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -37,7 +36,6 @@ _settings = TypeAdapter(Settings)
 def properties(store: Path, settings: Settings) -> str:
     """The text of the `config.properties` that serves `store`."""
     at = settings.ports
-    on_gpu = any(model.device == "cuda" for model in settings.models.values())
     values: dict[str, Any] = {
         "inference_address": f"http://{settings.host}:{settings.port}",
         "management_address": settings.management_url,
@@ -51,15 +49,16 @@ def properties(store: Path, settings: Settings) -> str:
         "disable_token_authorization": "false",
         "token_expiration_min": settings.token_minutes,
         "enable_model_api": "false",
-        # Even with the model API off, TorchServe fetches workflows from any URL that is allowed.
-        "allowed_urls": f"file://{_pattern(store)}/.*",
+        # Even with the model API off, TorchServe fetches workflows from any URL that this matches,
+        # before it looks at them.
+        "allowed_urls": "none",
         "ts_open_inference_protocol": "true",
         "decode_input_request": "false",
         "max_request_size": MAX_REQUEST_BYTES,
         "max_response_size": MAX_REPLY_BYTES + _MARGIN,
         "job_queue_size": queued(settings),
         "default_response_timeout": _RESPONSE_SECONDS,
-        "number_of_gpu": 64 if on_gpu else 0,  # at most, of those there are
+        "number_of_gpu": 64 if settings.on_gpu else 0,  # at most, of those there are
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
         "metrics_config": _escaped(str(store.resolve() / METRICS)),
@@ -139,8 +138,3 @@ def _escaped(text: str) -> str:
     return "".join(
         f"\\u{unit:04x}" if unit > 126 or chr(unit) == "\\" else chr(unit) for unit in units
     )
-
-
-def _pattern(path: Path) -> str:
-    """A Java regular expression for the path, without what properties or commas would break."""
-    return re.sub(r"[^A-Za-z0-9/_-]", ".", str(path.resolve()))

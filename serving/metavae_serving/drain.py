@@ -13,33 +13,16 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from http import HTTPStatus
 from pathlib import Path
 
-from metavae_serving.tensors import BadRequest
 from metavae_zoo.files import write_whole
 
 RUN_FOLDER_VARIABLE = "METAVAE_RUN_FOLDER"  # set by `metavae-serve start` for its workers
-RETRY_SECONDS = 5
 
 _TICKETS = "drain.json"
 _BUSY = "busy.lock"
 # What a folder can be that was taken away, or that locks cannot be had in.
 _NO_FOLDER = (OSError, ValueError, LookupError, TypeError)
-
-
-class Draining(BadRequest):
-    """The server is being stopped, and takes nothing new."""
-
-    code = "draining"
-    retry_after = RETRY_SECONDS
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the server is being stopped and takes no new requests",
-            hint=f"Send it again in {RETRY_SECONDS} seconds, or to another server",
-            status=HTTPStatus.SERVICE_UNAVAILABLE,
-        )
 
 
 class Gate:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from metavae_serving.tensors import BadRequest, shown
+from metavae_serving.refusals import BadRequest
+from metavae_serving.tensors import shown
 from metavae_serving.wire import HEADER_LENGTH
 
 _LONGEST_QUEUE = 3600.0  # seconds; more is another machine's clock
@@ -44,7 +45,7 @@ def queue_seconds(headers: Mapping[str, str]) -> float | None:
 def check_encoding(headers: Mapping[str, str]) -> None:
     """Raise BadRequest for a body that is compressed."""
     encoding = headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    if encoding.lower() != "identity":
         raise BadRequest(
             f"the body is compressed ({shown(encoding)}), which is not read",
             hint="Send it uncompressed, images as UINT8",

@@ -27,22 +27,21 @@ from metavae_serving.management import UNANSWERED, Management, Worker, list_work
 from metavae_serving.process import (
     forget,
     make_private,
-    refuse_if_running,
     running,
+    starting,
     stop_group,
     temporary_folder,
 )
 from metavae_serving.settings import Settings
-from metavae_zoo.places import run_folder, token_file
+from metavae_zoo.places import log_folder, run_folder, token_file
 
 START_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 _LOG_SECONDS = 5.0
 _LAUNCH_SECONDS = 20.0  # `torchserve --start` takes one or two
 _OUTPUT = "torchserve.log"
-_TROUBLE = re.compile(
-    r"worker process died|Load model failed|Failed to load|Exception|BindException"
-)
+_GPUS = "CUDA_VISIBLE_DEVICES"
+_TROUBLE = re.compile(r"worker process died|Load model failed|Failed to load|Exception")
 
 
 def start(
@@ -54,36 +53,27 @@ def start(
     """Start the server over a packed store; return its workers once every one of them is ready.
 
     `progress` is called with how many workers are ready, of how many. Raises BadStore where there
-    is no store, or one that holds what was not packed into it; ServerFailed where a port is taken,
-    a server runs over it already, or a worker does not come up in `timeout` seconds; then, and
-    when interrupted, no process is left behind.
+    is no store, or one that is not as it was packed; ServerFailed where a port is taken, a server
+    runs over it already or is being started, or a worker does not come up in `timeout` seconds;
+    then, and when interrupted, no process is left behind.
     """
     store = store.resolve()
     check_installed()
     settings = read_settings(store)
-    refuse_if_running(store)
-    check_contents(store, settings.models)
-    check_ports(settings)
-    if not is_configured(store, settings):
-        configure(store, settings)  # packed in another place, or by another version
-    launcher = None
-    try:
-        with _later_interrupts():
-            launcher = _launch(store)
-        return _wait_until_ready(store, launcher, timeout, progress)
-    except BaseException:
-        if launcher is not None:
-            _end(launcher, store)
-        raise
-
-
-def workers(store: Path) -> list[Worker]:
-    """Workers of the server over `store`, of every model.
-
-    Raises ServerFailed where no server runs or it does not answer.
-    """
-    with _running_server(store) as api:
-        return api.workers()
+    with starting(store):
+        check_contents(store, settings.models)
+        check_ports(settings)
+        if not is_configured(store, settings):
+            configure(store, settings)  # packed in another place, or by another version
+        launcher = None
+        try:
+            with _later_interrupts():
+                launcher = _launch(store, _environment(store, settings))
+            return _wait_until_ready(store, launcher, timeout, progress)
+        except BaseException:
+            if launcher is not None:
+                _end(launcher, store)
+            raise
 
 
 def ready(store: Path) -> list[Worker]:
@@ -98,7 +88,7 @@ def ready(store: Path) -> list[Worker]:
         if up < expected:
             raise ServerFailed(
                 f"{up} of {expected} workers are ready",
-                hint=f"Wait, or see {run_folder(store) / 'logs' / 'model_log.log'}",
+                hint=f"Wait, or see {log_folder(store) / 'model_log.log'}",
             )
         api.check_inference()
     return found
@@ -119,7 +109,7 @@ def _running_server(store: Path) -> Iterator[Management]:
     except UNANSWERED as error:
         raise ServerFailed(
             f"the server over {store} (pid {process.pid}) does not answer ({type(error).__name__})",
-            hint=f"If it has just been started, wait; else see {run_folder(store) / 'logs'}",
+            hint=f"If it has just been started, wait; else see {log_folder(store)}",
         ) from error
 
 
@@ -141,7 +131,7 @@ def check_ports(settings: Settings) -> None:
 
 @contextmanager
 def _later_interrupts() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block: none may part a process from its name.
+    """Let Ctrl-C and SIGTERM wait for the end of the block, which starts a process and notes it.
 
     They come to the main thread alone, and only it can hold them back.
     """
@@ -171,12 +161,37 @@ def _end(launcher: subprocess.Popen[bytes], store: Path) -> None:
         forget(store)
 
 
-def _launch(store: Path) -> subprocess.Popen[bytes]:
+def _environment(store: Path, settings: Settings) -> dict[str, str]:
+    """The environment of the server; raises ServerFailed for one that TorchServe cannot read."""
+    temporary, logs = str(temporary_folder(store)), str(log_folder(store))
+    environment = os.environ | {
+        drain.RUN_FOLDER_VARIABLE: str(run_folder(store)),
+        "TMPDIR": temporary,
+        "TEMP": temporary,
+        "LOG_LOCATION": logs,
+        "METRICS_LOCATION": logs,
+    }
+    environment.pop("TS_CONFIG_FILE", None)  # it would win over --ts-config
+    home = java_home()
+    if home is None:
+        environment.pop("JAVA_HOME", None)
+    else:
+        environment["JAVA_HOME"] = str(home)
+    if not settings.on_gpu:
+        environment.pop(_GPUS, None)
+    elif not re.fullmatch(r"\d+(,\d+)*", gpus := environment.get(_GPUS, "0")):
+        raise ServerFailed(
+            f"{_GPUS} is {gpus!r}, and TorchServe reads numbers alone",
+            hint="Give the GPUs by their numbers, such as 0,1 (`nvidia-smi -L` lists them)",
+        )
+    return environment
+
+
+def _launch(store: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Run `torchserve --start`, which leaves Java in a process group of its own and ends."""
-    folder, temporary = run_folder(store), temporary_folder(store)
-    logs = folder / "logs"
+    folder = run_folder(store)
     try:
-        for private in (folder, temporary, logs):
+        for private in (folder, temporary_folder(store), log_folder(store)):
             make_private(private)
         token_file(store).unlink(missing_ok=True)
         drain.reopen(folder)
@@ -186,19 +201,6 @@ def _launch(store: Path) -> subprocess.Popen[bytes]:
             f"the server's own folder {folder} cannot be written ({error.strerror})",
             hint="Pack the model into a store of your own with --store",
         ) from error
-    environment = os.environ | {
-        drain.RUN_FOLDER_VARIABLE: str(folder),
-        "TMPDIR": str(temporary),
-        "TEMP": str(temporary),
-        "LOG_LOCATION": str(logs),
-        "METRICS_LOCATION": str(logs),
-    }
-    environment.pop("TS_CONFIG_FILE", None)  # it would win over --ts-config
-    home = java_home()
-    if home is None:
-        environment.pop("JAVA_HOME", None)
-    else:
-        environment["JAVA_HOME"] = str(home)
     command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--models", "all"]
     command += ["--model-store", str(store), "--ts-config", str(store / CONFIGURATION)]
     with output:
@@ -235,8 +237,14 @@ def _wait_until_ready(
         try:
             found = list_workers(store)
         except httpx.HTTPStatusError as error:
+            status = error.response.status_code
             # The API opens after the archives have been read: an unknown model stays unknown.
-            raise _failure(store, "TorchServe could not read a model's archive") from error
+            what = (
+                "could not read a model's archive"
+                if status == httpx.codes.NOT_FOUND
+                else (f"answers {status} at {error.request.url.path}")
+            )
+            raise _failure(store, f"TorchServe {what}") from error
         except UNANSWERED:
             found = []  # Java is not up yet, or has not written its tokens
         up = sum(worker.ready for worker in found)
@@ -253,10 +261,10 @@ def _worker_died(store: Path) -> bool:
 
 
 def _failure(store: Path, what: str) -> ServerFailed:
-    folder = run_folder(store)
+    output = run_folder(store) / _OUTPUT
     return ServerFailed(
         f"{what}: {_reason(store).rstrip('.')}",
-        hint=f"All that was logged is in {folder / 'logs'} and {folder / _OUTPUT}",
+        hint=f"All that was logged is in {log_folder(store)} and {output}",
     )
 
 
@@ -271,7 +279,7 @@ def _exception(store: Path) -> str:
     """The exception that ends the first traceback of a worker; empty if there is none."""
     lines = [
         re.sub(r"^\S+ \[\w+ *\] \S+ MODEL_LOG - ", "", line)
-        for line in _read(run_folder(store) / "logs" / "model_log.log").splitlines()
+        for line in _read(log_folder(store) / "model_log.log").splitlines()
     ]
     tracebacks = [number for number, line in enumerate(lines) if line.startswith("Traceback")]
     below = lines[tracebacks[0] + 1 :] if tracebacks else []

@@ -13,11 +13,13 @@ import signal
 import stat
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metavae_serving.errors import ServerFailed
+from metavae_zoo.files import locked_folder
 from metavae_zoo.places import run_folder, token_file
 
 if TYPE_CHECKING:
@@ -67,6 +69,24 @@ def running(store: Path) -> psutil.Process | None:
     return process if _JAVA_CLASS in command and str(store.resolve()) in command else None
 
 
+@contextmanager
+def starting(store: Path) -> Iterator[None]:
+    """Be the one that starts a server over `store`, or replaces it, until the block ends.
+
+    Raises ServerFailed where another does so, or where a server runs over it.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked_folder(store))
+        except BlockingIOError as error:
+            raise ServerFailed(
+                f"another command is packing {store}, or starting a server over it",
+                hint="Wait until it has ended, or choose another --store",
+            ) from error
+        refuse_if_running(store)
+        yield
+
+
 def refuse_if_running(store: Path) -> None:
     """Raise ServerFailed if a server runs over `store`."""
     process = running(store)
@@ -77,8 +97,8 @@ def refuse_if_running(store: Path) -> None:
         )
 
 
-def stop(store: Path) -> None:
-    """End the server over `store` and wait until all its processes are gone.
+def end(store: Path) -> None:
+    """End the server over `store`, whatever it is doing, and wait until its processes are gone.
 
     Raises ServerFailed if none runs.
     """

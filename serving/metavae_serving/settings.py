@@ -55,8 +55,8 @@ class Settings:
 
     `host` is where inference listens, an IPv4 address or a name; management and metrics listen on
     loopback only. Inference is at `port`, management, metrics and the two gRPC services at the
-    four after it. Tokens last `token_minutes`. `models` are settings by name; a model that is not
-    among them has the defaults. Raises BadHost.
+    four after it. Tokens last `token_minutes`. `models` are settings by name; of a packed store,
+    all of its models. Raises BadHost.
     """
 
     host: str = LOOPBACK
@@ -76,12 +76,17 @@ class Settings:
             )
 
     def of(self, model: str) -> ModelSettings:
-        """The settings of one model."""
+        """The settings of one model: the defaults, where it has none."""
         return self.models.get(model, ModelSettings())
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether a model runs on CUDA."""
+        return any(one.device == "cuda" for one in self.models.values())
+
+    @property
     def workers(self) -> int:
-        """Processes of all models."""
+        """Processes of all of `models`."""
         return sum(one.workers for one in self.models.values())
 
     @property

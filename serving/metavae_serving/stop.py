@@ -35,7 +35,7 @@ def stop(store: Path, *, drain_seconds: float = DRAIN_SECONDS) -> bool:
         if ran and process.running(store) is None:
             process.forget(store)  # another one has stopped it meanwhile
         else:
-            process.stop(store)
+            process.end(store)
     return drained
 
 

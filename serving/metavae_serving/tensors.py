@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.errors import MetavaeError
+from metavae_serving.refusals import BadRequest
 
 DATATYPES: dict[str, np.dtype[Any]] = {
     "UINT8": np.dtype("u1"),
@@ -28,16 +28,6 @@ _MAX_RANK = 8
 _MAX_SIDE = 2**31 - 1
 
 
-class BadRequest(MetavaeError):
-    """A request that cannot be read: `status` is the HTTP status it is answered with."""
-
-    code = "bad_request"
-
-    def __init__(self, message: str, *, hint: str = "", field: str = "", status: int = 400) -> None:
-        super().__init__(message, hint=hint, field=field)
-        self.status = status
-
-
 def shown(value: object) -> str:
     """`value` as an error message shows it: what a client sent may be of any length."""
     text = repr(value) if isinstance(value, str | int | float | bool | None) else str(type(value))
@@ -47,8 +37,8 @@ def shown(value: object) -> str:
 def declare(name: str, array: NDArray, *, binary: bool) -> dict[str, Any]:
     """The JSON object that declares `array`; a binary one's bytes are `array_bytes(array)`.
 
-    Raises BadRequest for an array of a type that the wire does not carry, and ValueError for
-    numbers that JSON cannot hold.
+    Raises BadRequest for an array of a type that the wire does not carry, or of numbers that JSON
+    cannot hold.
     """
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _NAMES:
@@ -65,7 +55,11 @@ def declare(name: str, array: NDArray, *, binary: bool) -> dict[str, Any]:
     if binary:
         return tensor | {"parameters": {"binary_data_size": array.nbytes}}
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds a number that is not finite, which is not JSON")
+        raise BadRequest(
+            f"{name} holds a number that is not finite, which JSON cannot carry",
+            hint="Send it as a binary tensor, or without such numbers",
+            field=name,
+        )
     return tensor | {"data": array.ravel().tolist()}
 
 

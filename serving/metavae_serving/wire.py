@@ -1,6 +1,6 @@
 """Requests and replies as bytes: the Open Inference Protocol v2, JSON and binary tensor data.
 
-The server's language, which the client speaks too; numpy and the zoo's types only.
+The server's language, which the client speaks too: numpy, the zoo's types, and a reader of JSON.
 
 A body is one JSON object and, where the header Inference-Header-Content-Length gives the length
 of that object, the bytes of its binary tensors. Inputs are `queries`, `context`, `summary` and
@@ -28,7 +28,8 @@ from metavae_serving.body import (
     json_length,
     split_body,
 )
-from metavae_serving.tensors import BadRequest, read_tensors, shown
+from metavae_serving.refusals import BadRequest, Refused
+from metavae_serving.tensors import read_tensors, shown
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.summary import Summary
 
@@ -100,12 +101,14 @@ def encode_request(
 ) -> tuple[bytes, dict[str, str]]:
     """Return the body and the HTTP headers of a request, for embeddings or a context's summary.
 
-    `summary` is one for all queries or one per query, all of one model. Raises BadRequest for
-    arrays that are neither uint8 nor float32 and for summaries of several models.
+    `queries` and `context` are uint8 or float32 images, `summary` is one for all queries or one
+    per query, all of one model. Raises BadRequest for arrays of other types, for numbers that JSON
+    cannot hold where `binary` is off, and for summaries of several models.
     """
     arrays: dict[str, NDArray] = {}
     for name, images in (("queries", queries), ("context", context)):
         if images is not None:
+            _check_type(name, images)
             arrays[name] = images
     parameters: dict[str, Any] = {"binary_data_output": binary}
     if isinstance(summary, Summary):
@@ -152,13 +155,7 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
             raise BadRequest(
                 f"{shown(name)} {problem}", hint=f"Inputs are {', '.join(_INPUTS)}", field="inputs"
             )
-        if array.dtype not in _DTYPES[name]:
-            raise BadRequest(
-                f"{name} is {array.dtype}, expected"
-                f" {' or '.join(np.dtype(one).name for one in _DTYPES[name])}",
-                hint="Send images as UINT8 or FP32, `summary` as FP64, `count` as INT64",
-                field=name,
-            )
+        _check_type(name, array)
         arrays[name] = array
     _check_combination(arrays)
     parameters = request.get("parameters", {})
@@ -201,16 +198,31 @@ def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None
     )
 
 
-def encode_error(error: MetavaeError, request_id: str, status: int) -> bytes:
+def encode_error(error: MetavaeError, request_id: str) -> bytes:
     """The JSON body that answers a request with `error`.
 
-    Its `status`, and `retry_after` where there is one, are for those who see no headers.
+    gRPC clients see no headers: so it has the status, and `retry_after` where there is one, too.
     """
     parts = {name: getattr(error, name) for name in ("code", "message", "field", "hint")}
-    told = parts | {"status": int(status), "request_id": request_id}
-    if seconds := getattr(error, "retry_after", None):
-        told["retry_after"] = seconds
+    told = parts | {"status": int(status_of(error)), "request_id": request_id}
+    if isinstance(error, Refused) and error.retry_after is not None:
+        told["retry_after"] = error.retry_after
     return json.dumps({"error": told}).encode()
+
+
+def status_of(error: MetavaeError) -> HTTPStatus:
+    """The HTTP status that `error` is answered with: 400, unless it has one of its own."""
+    return HTTPStatus(error.status) if isinstance(error, Refused) else HTTPStatus.BAD_REQUEST
+
+
+def _check_type(name: str, array: NDArray) -> None:
+    if array.dtype not in _DTYPES[name]:
+        raise BadRequest(
+            f"{name} is {array.dtype}, expected"
+            f" {' or '.join(np.dtype(one).name for one in _DTYPES[name])}",
+            hint="Send images as UINT8 or FP32, `summary` as FP64, `count` as INT64",
+            field=name,
+        )
 
 
 def _check_combination(arrays: dict[str, NDArray]) -> None:
@@ -303,6 +315,12 @@ __all__ = [
     "BINARY_TYPE",
     "HEADER_LENGTH",
     "JSON_TYPE",
+    "MAX_IMAGES",
+    "MAX_IMAGES_HEADER",
+    "MAX_JSON_BYTES",
+    "MAX_REPLY_BYTES",
+    "MAX_REQUEST_BYTES",
+    "REQUEST_ID_HEADER",
     "BadRequest",
     "EmbedRequest",
     "Reply",
@@ -312,4 +330,5 @@ __all__ = [
     "encode_reply",
     "encode_request",
     "json_length",
+    "status_of",
 ]

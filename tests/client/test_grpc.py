@@ -22,7 +22,7 @@ from metavae_client.errors import (
 )
 from metavae_client.remote import RemoteEmbedder
 from metavae_client.served import only_name
-from metavae_serving.drain import RETRY_SECONDS, Draining
+from metavae_serving.refusals import Draining
 from metavae_serving.settings import ModelSettings
 from metavae_serving.wire import encode_error
 from metavae_zoo.embedder import OnnxEmbedder
@@ -156,9 +156,9 @@ def test_a_reply_of_no_metavae_server_is_a_bad_reply(answering, bundle, images, 
 
 
 def test_when_to_come_back_is_told_over_grpc_too():
-    reply = grpc_transport._success(encode_error(Draining(), "an id", 503))
+    reply = grpc_transport._success(encode_error(Draining(), "an id"))
     assert reply.status_code == 503
-    assert reply.headers["Retry-After"] == str(RETRY_SECONDS)
+    assert reply.headers["Retry-After"] == str(Draining.retry_after)
 
 
 @pytest.mark.parametrize("limits", [b"{}", b"[]", b"7", b'{"max_images": null}', b"{", b"\xff"])

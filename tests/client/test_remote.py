@@ -32,7 +32,7 @@ from metavae_client.errors import (
 )
 from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.tokens import Tokens
-from metavae_serving import launch
+from metavae_serving.management import list_workers
 from metavae_serving.wire import HEADER_LENGTH
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embeddings
@@ -235,7 +235,7 @@ def test_a_reply_that_is_cut_in_its_middle_is_asked_for_again(fake, faked, local
 
 def test_a_killed_worker_loses_no_request(server, remote, local, images):
     summary = remote.summarize(images[:50])
-    worker = launch.workers(server.store)[0]
+    worker = list_workers(server.store)[0]
     found: list[Embeddings] = []
     many = np.concatenate([images] * 4)
     asking = threading.Thread(target=lambda: found.append(remote.embed(many, summary)))
@@ -243,7 +243,7 @@ def test_a_killed_worker_loses_no_request(server, remote, local, images):
     os.kill(worker.pid, signal.SIGKILL)
     asking.join()
     assert same(found[0], local.embed(many, summary))
-    assert launch.workers(server.store)[0].pid != worker.pid
+    assert list_workers(server.store)[0].pid != worker.pid
 
 
 def test_retry_after_is_honoured(fake, faked, images, clock):

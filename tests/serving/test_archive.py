@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metavae_serving import archive, configuration
+from metavae_serving import archive, configuration, launch, process
 from metavae_serving.archive import bundle_of, configure, models_in, pack
 from metavae_serving.configuration import (
     CONFIGURATION,
@@ -16,12 +16,13 @@ from metavae_serving.configuration import (
     properties,
     read_settings,
 )
-from metavae_serving.errors import BadStore
+from metavae_serving.contents import SUMS
+from metavae_serving.errors import BadStore, ServerFailed
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 from metavae_zoo.bundle import Bundle, open_bundle
 from metavae_zoo.errors import BadBundle, UnknownName
-from metavae_zoo.places import run_folder
+from metavae_zoo.places import log_folder, run_folder, token_file
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -43,7 +44,7 @@ def test_a_store_holds_each_model_byte_for_byte_and_the_configuration(bundle, tm
     pack([bundle, other], store, Settings())
     assert models_in(store) == sorted([bundle.card.name, "another-model"])
     assert sorted(path.name for path in store.iterdir()) == sorted(
-        [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION, METRICS, LOGGING]
+        [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION, METRICS, LOGGING, SUMS]
     )
     with zipfile.ZipFile(store / f"{bundle.card.name}.mar") as packed:
         for file in bundle.files:
@@ -62,7 +63,7 @@ def test_the_configuration_keeps_the_server_to_itself(tmp_path):
     assert lines["metrics_address"] == "http://127.0.0.1:9002"
     assert lines["grpc_inference_address"] == lines["grpc_management_address"] == "127.0.0.1"
     assert lines["disable_token_authorization"] == lines["enable_model_api"] == "false"
-    assert lines["allowed_urls"] == f"file://{tmp_path.resolve()}/s.t.o/.*"
+    assert lines["allowed_urls"] == "none"
     assert int(lines["max_request_size"]) >= MAX_REQUEST_BYTES
     assert int(lines["max_response_size"]) > MAX_REPLY_BYTES
 
@@ -116,6 +117,31 @@ def test_packing_again_replaces_the_store_and_leaves_nothing_beside_it(bundle, t
     pack([bundle], store, Settings())
     assert models_in(store) == [bundle.card.name]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "store"]
+
+
+def test_packing_again_keeps_the_logs_of_the_server_before(bundle, tmp_path):
+    store = tmp_path / "store"
+    pack([bundle], store, Settings())
+    log_folder(store).mkdir(parents=True)
+    (log_folder(store) / "model_log.log").write_text("what it crashed on")
+    token_file(store).write_text("its tokens")
+    pack([bundle], store, Settings())
+    assert (log_folder(store) / "model_log.log").read_text() == "what it crashed on"
+    assert not token_file(store).exists()
+    assert run_folder(store).stat().st_mode & 0o077 == 0
+
+
+def test_a_store_that_another_command_is_starting_is_not_replaced(bundle, tmp_path):
+    store = tmp_path / "store"
+    pack([bundle], store, Settings())
+    before = content_of(store)
+    with process.starting(store):
+        with pytest.raises(ServerFailed, match="another command is packing"):
+            pack([bundle], store, Settings())
+        with pytest.raises(ServerFailed, match="or starting a server over it"):
+            launch.start(store)
+    assert content_of(store) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_a_full_disk_leaves_the_earlier_store_as_it_was(bundle, tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def store(cuda, tmp_path_factory, find_settings) -> Iterator[Path]:
     try:
         yield store
     finally:
-        process.stop(store)
+        process.end(store)
 
 
 @pytest.fixture(scope="module")

@@ -219,7 +219,7 @@ def test_many_large_requests_on_a_small_machine_are_answered_or_sent_away(
         assert_array_equal(found.total, local.summarize(context).total)
         assert launch.ready(store)
     finally:
-        process.stop(store)
+        process.end(store)
 
 
 def test_a_server_that_is_stopped_and_started_loses_no_request(
@@ -254,7 +254,7 @@ def test_a_server_that_is_stopped_and_started_loses_no_request(
             asking.join()
     finally:
         if process.running(store) is not None:
-            process.stop(store)
+            process.end(store)
     expected = local.embed(queries, summary)
     assert_array_equal(found[0].mean, expected.mean, strict=True)
     assert_array_equal(found[0].log_variance, expected.log_variance, strict=True)

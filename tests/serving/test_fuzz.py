@@ -18,8 +18,8 @@ from metavae_serving.answers import Answerer, Question
 from metavae_serving.drain import Gate
 from metavae_serving.headers import header_length
 from metavae_serving.metrics import Meter
+from metavae_serving.refusals import BadRequest
 from metavae_serving.reports import Journal
-from metavae_serving.tensors import BadRequest
 from metavae_serving.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import weakref
 from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -177,6 +178,48 @@ def test_a_compressed_body_is_refused_by_name(ask):
     [(status, _, body)] = ask((b"\x1f\x8b", {"Content-Encoding": "gzip"}))
     assert status == 415
     assert "gzip" in error_of(body)["message"]
+
+
+def test_codings_have_names_of_any_case(ask, images):
+    body, headers = encode_request(context=images(2))
+    [(status, *_)] = ask((body, headers | {"Content-Encoding": "Identity"}))
+    assert status == 200
+
+
+def test_what_a_batch_has_no_time_to_read_is_sent_away(ask, images, monkeypatch):
+    """All of a batch are answered together: TorchServe ends a worker that takes too long."""
+    clock = iter(range(0, 1000, 8))  # seconds, at every look
+    monkeypatch.setattr(answers.time, "perf_counter", lambda: float(next(clock)))
+    good = encode_request(context=images(2))
+    replies = ask(*[good] * 5)
+    statuses = [status for status, *_ in replies]
+    assert statuses == sorted(statuses), "those that came first were read"
+    assert set(statuses) == {200, 503}
+    error = json.loads(replies[-1][2])["error"]
+    assert (error["code"], error["status"], error["retry_after"]) == ("overloaded", 503, 1)
+    assert replies[-1][1]["retry-after"] == "1"
+
+
+def test_what_was_read_of_a_refused_request_is_not_kept_till_the_batch_is_answered(
+    ask, monkeypatch
+):
+    """A request's JSON takes 25 times its bytes once it is read, and a batch may have many."""
+    kept = []
+
+    class Noted(list):
+        """What can be looked at from outside."""
+
+    def noted(*_: object, **__: object) -> dict[str, Any]:
+        tensors = Noted([{}])
+        kept.append(weakref.ref(tensors))
+        alive.append(sum(one() is not None for one in kept))
+        return {"inputs": tensors}
+
+    alive: list[int] = []
+    monkeypatch.setattr("metavae_serving.body.from_json", noted)
+    replies = ask(*[(b"{}", {})] * 5)
+    assert {status for status, *_ in replies} == {400}
+    assert alive == [1] * 5
 
 
 def test_an_unknown_path_below_the_model_is_404(ask):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -22,10 +23,11 @@ from click.testing import CliRunner
 from metavae_serving import launch, process
 from metavae_serving.cli import main
 from metavae_serving.configuration import CONFIGURATION
+from metavae_serving.contents import SUMS, sums
 from metavae_serving.errors import BadStore, JavaMissing, ServerFailed
 from metavae_serving.java import java_home
 from metavae_serving.process import make_private
-from metavae_serving.settings import Settings
+from metavae_serving.settings import ModelSettings, Settings
 from metavae_zoo.places import run_folder, token_file
 
 
@@ -117,9 +119,24 @@ def test_a_killed_server_and_its_stale_pid_file_are_no_obstacle(store):
     (temporary / ".model_server.pid").write_text(str(os.getpid()))
     assert process.running(store) is None
     with pytest.raises(ServerFailed, match="no server runs"):
-        process.stop(store)
+        process.end(store)
     assert launch.start(store)
-    process.stop(store)
+    process.end(store)
+
+
+@pytest.mark.parametrize(("device", "works"), [("cpu", True), ("cuda", False)])
+def test_names_of_gpus_are_one_clear_error_where_torchserve_would_read_them(
+    store, settings, bundle, monkeypatch, device, works
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8e2f4a1c")
+    settings = replace(settings, models={bundle.card.name: ModelSettings(device=device)})
+    if works:
+        assert "CUDA_VISIBLE_DEVICES" not in launch._environment(store, settings)
+        return
+    with pytest.raises(ServerFailed, match=r"'GPU-8e2f4a1c'.*numbers.*0,1"):
+        launch._environment(store, settings)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert launch._environment(store, settings)["CUDA_VISIBLE_DEVICES"] == "0,3"
 
 
 def test_a_port_in_use_is_named_before_anything_starts(store, settings):
@@ -146,6 +163,7 @@ def test_a_store_whose_model_was_changed_does_not_start_and_says_why(store, bund
         with zipfile.ZipFile(archive, "w") as packed:
             for name, content in (files | {"encode.onnx": changed}).items():
                 packed.writestr(name, content)
+    (store / SUMS).write_text(sums(store))  # or it would be refused for that alone
     with pytest.raises(ServerFailed) as failure:
         launch.start(store)
     assert bundle.card.name in str(failure.value)
@@ -190,7 +208,7 @@ def test_nothing_keeps_an_interrupted_start_from_ending_its_processes(store, mon
             raise second
 
     launcher = Launcher(["sleep", "600"], start_new_session=True)
-    monkeypatch.setattr(launch, "_launch", lambda store: launcher)
+    monkeypatch.setattr(launch, "_launch", lambda *_: launcher)
 
     def interrupt(up: int, expected: int) -> None:
         raise KeyboardInterrupt
@@ -206,7 +224,7 @@ def test_a_signal_while_the_server_is_launched_waits_until_its_process_is_known(
 ):
     launchers = []
 
-    def launch_and_be_interrupted(store: Path) -> subprocess.Popen[bytes]:
+    def launch_and_be_interrupted(*_: object) -> subprocess.Popen[bytes]:
         launchers.append(subprocess.Popen(["sleep", "600"], start_new_session=True))
         signal.raise_signal(number)
         return launchers[0]
@@ -265,8 +283,8 @@ def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_p
     eventually(lambda: commands_over(store) == [])
 
 
-def test_a_store_of_an_earlier_version_is_served(store, bundle):
-    """Its archive has fewer settings, and there is no file that says what is logged."""
+def test_a_store_with_fewer_settings_is_served(store, bundle):
+    """As an earlier version packs it: its archive has fewer, and no file says what is logged."""
     archive = store / f"{bundle.card.name}.mar"
     with zipfile.ZipFile(archive) as packed:
         members = {name: packed.read(name) for name in packed.namelist()}
@@ -277,13 +295,14 @@ def test_a_store_of_an_earlier_version_is_served(store, bundle):
     with zipfile.ZipFile(archive, "w") as packed:
         for name, content in members.items():
             packed.writestr(name, content)
+    (store / SUMS).write_text(sums(store))
     (store / "log4j2.xml").unlink()
     try:
         [worker] = launch.start(store)
         assert worker.ready
         assert (store / ".run" / "logs" / "model_log.log").exists()
     finally:
-        process.stop(store)
+        process.end(store)
 
 
 def test_a_folder_that_is_no_store_is_not_started(tmp_path):

@@ -13,6 +13,7 @@ from metavae_serving import drain, launch, process, stop
 from metavae_serving.configuration import read_settings
 from metavae_serving.drain import Gate
 from metavae_serving.errors import ServerFailed
+from metavae_serving.refusals import Draining
 from metavae_serving.wire import encode_request
 from metavae_zoo.places import token_file
 
@@ -48,13 +49,13 @@ def test_a_server_that_is_stopped_under_load_answers_what_it_took_in(store, bund
         for client in clients:
             client.join()
         if process.running(store) is not None:
-            process.stop(store)
+            process.end(store)
 
     assert all(isinstance(error, httpx.ConnectError) for error in broken), broken
     assert {answer.status_code for answer in answered} == {200, 503}
     for answer in answered:
         if answer.status_code == 503:
-            assert answer.headers["Retry-After"] == str(drain.RETRY_SECONDS)
+            assert answer.headers["Retry-After"] == str(Draining.retry_after)
             assert answer.json()["error"]["code"] == "draining"
 
 
@@ -62,7 +63,7 @@ def test_a_server_that_another_has_stopped_meanwhile_is_stopped(store, monkeypat
     launch.start(store)
 
     def drain_and_stop(store, seconds):
-        process.stop(store)
+        process.end(store)
         return True
 
     monkeypatch.setattr(stop, "_drain", drain_and_stop)

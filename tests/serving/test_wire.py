@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from metavae_serving import body
 from metavae_serving.wire import (
     HEADER_LENGTH,
     BadRequest,
@@ -300,8 +302,36 @@ def test_summaries_of_several_models_are_not_sent():
 
 
 def test_arrays_of_other_types_are_not_sent():
-    with pytest.raises(BadRequest, match="complex"):
-        encode_request(queries=np.zeros((2, 2, 2), np.complex64))
+    for name, kind in (("complex64", np.complex64), ("float64", np.float64), ("int64", np.int64)):
+        with pytest.raises(BadRequest, match=f"queries is {name}, expected uint8 or float32"):
+            encode_request(queries=np.zeros((2, 2, 2), kind))
+
+
+def test_numbers_that_json_cannot_hold_are_not_sent():
+    with pytest.raises(BadRequest, match="not finite"):
+        encode_request(queries=np.full((1, 2, 2), np.nan, np.float32), binary=False)
+
+
+def test_garbage_is_collected_after_json_as_before(monkeypatch):
+    during = []
+
+    def read(content: bytes, **_: object) -> object:
+        during.append(gc.isenabled())
+        return json.loads(content)
+
+    monkeypatch.setattr(body, "from_json", read)
+    for text in (b'{"inputs": []}', b"{"):
+        with pytest.raises(BadRequest):
+            decode_request(text, None)
+        assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(BadRequest):
+            decode_request(b"{", None)
+        assert not gc.isenabled(), "as it was found"
+    finally:
+        gc.enable()
+    assert during == [False] * 3
 
 
 def test_the_language_needs_neither_torch_nor_onnxruntime():

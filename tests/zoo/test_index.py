@@ -223,10 +223,46 @@ def test_an_added_bundle_is_found_by_its_name(bundle, zoo):
     assert index.local_names() == [bundle.card.name]
 
 
-def test_a_folder_without_a_card_hides_no_model_that_ships(bundle, zoo, tmp_path):
-    shutil.copytree(bundle.path, tmp_path / "shipped" / bundle.card.name)
-    (zoo / bundle.card.name).mkdir(parents=True)
-    assert index.find_bundle(bundle.card.name).path == tmp_path / "shipped" / bundle.card.name
+@pytest.fixture
+def shipped(bundle, zoo, tmp_path, monkeypatch) -> Path:
+    """The bundle as one that ships, in the index that does."""
+    folder = shutil.copytree(bundle.path, tmp_path / "shipped" / bundle.card.name)
+    entries = index.Index.model_validate_json(index.index_of(folder.parent, None)).models
+    monkeypatch.setattr(index, "_shipped_entries", lambda: entries)
+    return folder
+
+
+def test_a_folder_without_a_card_hides_no_model_that_ships(shipped, zoo):
+    (zoo / shipped.name).mkdir(parents=True)
+    assert index.find_bundle(shipped.name).path == shipped
+
+
+def test_the_card_of_a_model_that_ships_is_the_one_that_its_index_says(shipped, bundle):
+    index.find_bundle(shipped.name)
+    changed = bundle.card.model_copy(update={"validation_elbo": -1.0})
+    (shipped / "card.json").write_text(changed.to_json())
+    open_bundle(shipped)  # whole in itself
+    with pytest.raises(BadBundle, match=r"card\.json has changed since it was made"):
+        index.find_bundle(shipped.name)
+
+
+def test_a_model_among_those_that_ship_which_their_index_does_not_list_is_refused(
+    shipped, monkeypatch
+):
+    monkeypatch.setattr(index, "_shipped_entries", dict)
+    with pytest.raises(BadBundle, match=r"their index does not list it.*metavae-zoo add"):
+        index.find_bundle(shipped.name)
+
+
+def test_a_model_that_ships_and_is_gone_comes_back_with_metavae_and_not_by_a_pull(
+    shipped, monkeypatch
+):
+    monkeypatch.setattr(index, "read_index", index._shipped_entries)
+    shutil.rmtree(shipped)
+    for find in (index.find_bundle, index.pull):
+        with pytest.raises(BadBundle, match="install metavae again") as refusal:
+            find(shipped.name)
+        assert "pull" not in str(refusal.value)
 
 
 def test_adding_a_damaged_bundle_keeps_the_one_before(bundle, zoo, tmp_path):

@@ -7,16 +7,14 @@ same weights, bit for bit on the CPU, as one that was not.
 
 from __future__ import annotations
 
-import fcntl
 import inspect
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +30,7 @@ from metavae_training.models import MODELS, Model
 from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import DeviceUnavailable, MetavaeError, UnknownName
 from metavae_zoo.families import family
-from metavae_zoo.files import write_whole
+from metavae_zoo.files import locked_folder, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -206,20 +204,17 @@ def _begin(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Hold the run folder's lock, which ends with the process; raises RunBusy."""
+    """Hold the run folder's lock; raises RunBusy."""
     out.mkdir(parents=True, exist_ok=True)
-    lock = os.open(out, os.O_RDONLY)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked_folder(out))
         except BlockingIOError as error:
             raise RunBusy(
                 f"another process is training in {out}",
                 hint="Wait until it has ended, or train into another folder",
             ) from error
         yield
-    finally:
-        os.close(lock)
 
 
 class _Saver:

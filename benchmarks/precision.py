@@ -21,7 +21,7 @@ from metavae_training.sweep import check, sweep
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.files import make_writable
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.statistics import confidence_interval
+from metavae_zoo.statistics import SEVERAL, interval_over_runs
 from publish import publish
 
 SCHEMA = 1
@@ -34,7 +34,7 @@ is the same arithmetic but for the order of the additions."""
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
 @click.option("--recipe", "name", default="metavae-mnist-scale-contiguous", show_default=True)
-@click.option("--seeds", type=click.IntRange(2), default=3, show_default=True)
+@click.option("--seeds", type=click.IntRange(SEVERAL), default=SEVERAL, show_default=True)
 @click.option("--epochs", type=click.IntRange(1), help="[default: the recipe's]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one per core].")
@@ -112,7 +112,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The page that a result file becomes."""
     fp32, bf16 = (result["validation"][precision] for precision in PRECISIONS)
     differences = [ours["elbo"] - theirs["elbo"] for ours, theirs in zip(bf16, fp32, strict=True)]
-    over_seeds = confidence_interval(differences)
+    over_seeds = interval_over_runs(differences)
     rows = [
         [
             str(seed),

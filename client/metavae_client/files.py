@@ -16,6 +16,7 @@ from metavae_client.errors import BadFile
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embeddings
 from metavae_zoo.errors import BadImages
+from metavae_zoo.files import whole_file
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.summary import Summary
 
@@ -155,14 +156,9 @@ def _channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            with scratch.open("wb") as file:
-                save(file)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            save(file)
     except OSError as error:
         raise _unwritable(path, _reason(error, "unknown reason")) from error
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from metavae_client.errors import BadFile
 from metavae_client.result import Measurement, ProbeResult, ValueResult
-from metavae_client.table import floor_label, protocol_line, title, with_interval
+from metavae_client.table import floor_label, protocol_line, title
 from metavae_zoo.card import Interval
+from metavae_zoo.statistics import with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metavae_client.result import Measurement, ProbeResult, ValueResult
-from metavae_zoo.card import Interval
+from metavae_zoo.statistics import with_interval
 
 
 def probe_table(result: ProbeResult) -> str:
@@ -55,13 +55,6 @@ def floor_label(name: str, latent_dim: int) -> str:
 def shots_label(shots: int | None) -> str:
     """How many labels a classifier had, for people."""
     return f"{shots} label{'s' * (shots != 1)} per class"
-
-
-def with_interval(accuracy: Interval) -> str:
-    """Such as `0.885 ± 0.003`."""
-    if accuracy.half_width is None:
-        return f"{accuracy.mean:.3f}"
-    return f"{accuracy.mean:.3f} ± {accuracy.half_width:.3f}"
 
 
 def protocol_line(result: ProbeResult) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +16,13 @@ from typing import IO
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, in a folder that is made if need be; what stops halfway leaves the old."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as new:
-        try:
-            yield new
-            new.close()
-            os.chmod(new.name, 0o644)
-            os.replace(new.name, path)
-        except BaseException:
-            os.unlink(new.name)
-            raise
+    new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with new.open("xb") as file:
+            yield file
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -26,3 +26,9 @@ def interval_over_runs(values: Sequence[float], confidence: float = 0.95) -> Int
     """Mean of one number per training run, with an interval where there are SEVERAL."""
     found = confidence_interval(values, confidence)
     return found if found.n >= SEVERAL else found.model_copy(update={"half_width": None})
+
+
+def with_interval(interval: Interval, digits: int = 3) -> str:
+    """Such as `0.885 ± 0.003`, or `0.885` where there is no interval."""
+    mean = f"{interval.mean:.{digits}f}"
+    return mean if interval.half_width is None else f"{mean} ± {interval.half_width:.{digits}f}"

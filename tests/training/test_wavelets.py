@@ -162,6 +162,35 @@ def test_the_networks_of_wavelet_metavae_start_from_zero_and_use_the_context_whe
     assert not torch.equal(model.posterior(x, one).mean, model.posterior(x, other).mean)
 
 
+@pytest.mark.parametrize("moved", [0.0, 0.3])
+def test_wavelet_metavaes_bound_is_below_the_marginal_of_the_canonical_variates(corpus, moved):
+    """Its decoders are linear at the start, so that the marginal is known: a Gaussian.
+
+    That holds for any encoder: as it starts, and with its parameters moved at random.
+    """
+    short = recipe("wavelet-metavae-digits-rotation-sparse")
+    model = build_model(short, distributions=5, pixels=784, seed=0)
+    assert isinstance(model, WaveletMetaVAE)
+    model.initialise(corpus.train)
+    generator = torch.Generator().manual_seed(0)
+    x = corpus.train[:, :6].float()[:, None] / 255  # [distribution, set, image, pixel]
+    with torch.no_grad():
+        for parameter in (model.linear_path.weight, model.linear_path.bias, model.log_variance):
+            spread = parameter.std(correction=0) + 0.1
+            parameter += moved * spread * torch.randn(parameter.shape, generator=generator)
+        batch = Batch(x, x)
+        draws = [model.elbo(batch, generator).value() for _ in range(300)]
+        bound = torch.stack(draws).double().mean(0)
+        weight = model.decoder_path.weight.double()
+        covariance = weight @ weight.T + model.log_noise.double().exp().diag()
+        variates = model._standardised(x) @ model.directions
+        marginal = torch.distributions.MultivariateNormal(
+            model.decoder_path.bias.double(), covariance
+        ).log_prob(variates.double())
+    assert (bound < marginal).all()
+    assert marginal.mean() - bound.mean() > 1, "the encoder sees distorted images"
+
+
 @pytest.mark.parametrize("name", fnmatch.filter(RECIPES, "wavelet-metavae-*"))
 def test_no_distortion_makes_a_held_out_distribution_of_a_training_one(name):
     recipe = RECIPES[name]

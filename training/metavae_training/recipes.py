@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, field
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -203,10 +202,7 @@ def _schedule(source: Family) -> dict[str, Any]:
 def _most_ordinary(source: Family, split: str) -> float:
     """The training value whose images are the least transformed, for the singly amortised VAE."""
 
-    def distance(value: float) -> float:
-        return float(np.linalg.norm(source.axis.matrix(value) - np.eye(2, 3)))
-
-    return min(source.split(split).train_values, key=distance)
+    return min(source.split(split).train_values, key=source.axis.change)
 
 
 # The paper's models: the same networks, context sizes and schedule for each, the weight of the KL

@@ -51,9 +51,13 @@ class Protocol(ABC):
         """The train images at a value that classifiers, or PCA, may be fitted on."""
         return sample.train(value)
 
-    @abstractmethod
     def trials(self, sample: Sample, draw: int) -> Iterator[Trial]:
-        """The trials of one draw, which together test every held-out value once."""
+        """The trials of one draw, which together test every held-out value once.
+
+        Of most protocols one for each, fitted on the train part there.
+        """
+        for value in sample.split.held_out_values:
+            yield Trial(fit_on=((self.train(sample, value),),), test_at=(value,))
 
     @abstractmethod
     def fit(self, codes: Codes, labels: Labels) -> Fitted:

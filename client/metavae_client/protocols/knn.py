@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +10,6 @@ from metavae_client.classifiers import Codes, Fitted, Labels
 from metavae_client.errors import BadSettings
 from metavae_client.protocols.base import Protocol
 from metavae_client.sample import Sample
-from metavae_client.trial import Trial
 
 if TYPE_CHECKING:
     from metavae_client.result import ProbeResult
@@ -35,11 +33,6 @@ class Knn(Protocol):
     def title(self) -> str:
         """What an accuracy is of."""
         return f"{self.neighbours} nearest neighbour{'s' * (self.neighbours > 1)}"
-
-    def trials(self, sample: Sample, draw: int) -> Iterator[Trial]:
-        """One trial per held-out value."""
-        for value in sample.split.held_out_values:
-            yield Trial(fit_on=((self.train(sample, value),),), test_at=(value,))
 
     def fit(self, codes: Codes, labels: Labels) -> Fitted:
         """Keep the codes."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from metavae_client import classifiers
 from metavae_client.classifiers import Codes, Fitted, Labels
 from metavae_client.protocols.base import Protocol
-from metavae_client.sample import Sample
-from metavae_client.trial import Trial
 
 if TYPE_CHECKING:
     from metavae_client.result import ProbeResult
@@ -26,11 +23,6 @@ class Linear(Protocol):
     def title(self) -> str:
         """What an accuracy is of."""
         return "a linear probe"
-
-    def trials(self, sample: Sample, draw: int) -> Iterator[Trial]:
-        """One trial per held-out value."""
-        for value in sample.split.held_out_values:
-            yield Trial(fit_on=((self.train(sample, value),),), test_at=(value,))
 
     def fit(self, codes: Codes, labels: Labels) -> Fitted:
         """Fit a logistic regression."""

@@ -28,6 +28,10 @@ class Axis:
     interpolation: Interpolation
     splits: dict[str, tuple[int, ...]]
 
+    def change(self, value: float) -> float:
+        """How much the transform at `value` changes an image: its matrix less the identity's."""
+        return float(np.linalg.norm(self.matrix(value) - np.eye(2, 3)))
+
 
 def rotation(degrees: float) -> Affine:
     """Rotate counter-clockwise as seen, by nearest pixel."""

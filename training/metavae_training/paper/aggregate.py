@@ -10,7 +10,7 @@ import numpy as np
 from metavae_training.paper.results import Item
 from metavae_zoo.card import Interval
 from metavae_zoo.families import family as family_named
-from metavae_zoo.statistics import interval_over_runs
+from metavae_zoo.statistics import interval_over_runs, with_interval
 
 Number = Callable[[Item], float]
 
@@ -66,15 +66,8 @@ def by_value(items: Sequence[Item], number: Number = accuracy) -> dict[float, In
 def in_a_table(items: Sequence[Item]) -> str:
     """Such as `0.885 ± 0.003 (3)`, over training seeds, or `0.885` where nothing has a seed."""
     drawn = any(item.seed is not None for item in items)
-    return (with_seeds if drawn else with_interval)(over_seeds(items))
-
-
-def with_interval(interval: Interval | None, digits: int = 3) -> str:
-    """Such as `0.885 ± 0.003`; there is no ± of few seeds."""
-    if interval is None:
-        return ""
-    mean = f"{interval.mean:.{digits}f}"
-    return mean if interval.half_width is None else f"{mean} ± {interval.half_width:.{digits}f}"
+    found = over_seeds(items)
+    return "" if found is None else (with_seeds if drawn else with_interval)(found)
 
 
 def with_seeds(interval: Interval | None, digits: int = 3) -> str:

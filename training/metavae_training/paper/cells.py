@@ -77,7 +77,12 @@ def complete(
     draws: int,
     shots: Sequence[int | None] = (None,),
 ) -> list[Item] | None:
-    """Items of the first `draws` draws, if they are there for all values and shots; else None."""
+    """Items of the first `draws` draws, if they are there for all values and shots; else None.
+
+    Nor are they whole where they are of several bundles: a run that is trained again in another
+    place is another one.
+    """
     items = [item for item in items if item.draw < draws and item.shots in shots]
     there = {(item.shots, item.value, item.draw) for item in items}
-    return items if there >= set(product(shots, values, range(draws))) else None
+    one_bundle = len({item.bundle_sha256 for item in items}) == 1
+    return items if one_bundle and there >= set(product(shots, values, range(draws))) else None

@@ -37,11 +37,11 @@ def paper() -> None:
 
 
 def _names(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> list[str]:
-    """Names out of a repeatable option that also takes lists with commas."""
+    """Names out of a repeatable option that also takes lists with commas, each once."""
     names = [name.strip() for word in words for name in word.split(",")]
     if not all(names):
         raise click.BadParameter(f"{','.join(words)!r} has an empty name")
-    return names
+    return list(dict.fromkeys(names))
 
 
 _OPTIONS = (

@@ -131,13 +131,9 @@ def spread_of(codes: Codes) -> float:
 
 def identity_value(varied: Family) -> float:
     """The value whose transform leaves images as they are."""
-    return min(varied.values, key=lambda value: _change(varied, value))
+    return min(varied.values, key=varied.axis.change)
 
 
 def transformed_values(varied: Family) -> tuple[float, ...]:
     """All values but the identity's."""
     return tuple(value for value in varied.values if value != identity_value(varied))
-
-
-def _change(varied: Family, value: float) -> float:
-    return float(np.abs(varied.axis.matrix(value) - np.eye(2, 3)).max())

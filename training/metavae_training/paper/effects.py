@@ -110,7 +110,8 @@ def paragraph(
     how = (
         f"Means over {', '.join(families)}; changes are paired by training run, ± is their 95%"
         " interval over seeds, whose number is in brackets. Where no seed has all families, the"
-        " runs of each are one number. Of each model those runs are compared that have everything."
+        " runs of each are one number. Only runs that were measured under every condition are"
+        " compared."
     )
     return "\n".join([" ".join([*verdicts, how]), "", *said]) if said else ""
 

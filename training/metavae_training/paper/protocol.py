@@ -18,7 +18,7 @@ OWN_CONTEXT = (
 
 INTERVALS = (
     "±: 95% interval over training seeds (Student's t), whose number is in brackets; none of fewer"
-    f" than {SEVERAL}. All seeds of a model are given the same contexts, whose draw ± is not over."
+    f" than {SEVERAL}. The interval does not cover the draw of contexts, which all seeds share."
 )
 
 

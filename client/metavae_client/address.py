@@ -45,7 +45,8 @@ def management_url(url: str) -> str:
     if parsed.scheme == "grpc":
         raise ServerUnreachable(
             f"{url} is an address of gRPC, which does not tell what is served",
-            hint="Name the model, or give the management API of HTTP as --management-url",
+            hint="Name the model (`embed --model NAME`), or give the management API of HTTP"
+            " (`models --management-url URL`)",
             field="url",
         )
     port = parsed.port or (443 if parsed.scheme == "https" else 80)

@@ -38,7 +38,12 @@ main.add_command(probe)
 
 @main.command()
 @click.argument("queries", nargs=-1, required=True, type=PATH)
-@click.option("--context", multiple=True, type=PATH, help="Images of the same distribution.")
+@click.option(
+    "--context",
+    multiple=True,
+    type=PATH,
+    help="Images of the same distribution: one file or folder, repeatable.",
+)
 @click.option("--summary", type=PATH, help="Their summary, in place of --context.")
 @click.option("--out", type=PATH, help="Write a .npy of means, or a .npz with log-variances.")
 @_model
@@ -71,7 +76,8 @@ def embed(
         embeddings = embedder.embed(images, given)
     if out:
         files.write_embeddings(out, embeddings)
-    _print_embeddings(embeddings, embedder.card, out, as_json)
+    under = "no context" if given is None else f"a context of {given.count} images"
+    _print_embeddings(embeddings, embedder.card, out, under, as_json)
 
 
 @main.command()
@@ -122,10 +128,11 @@ def models(url: str, token_file: Path | None, management_url: str | None, as_jso
 
 
 def _print_embeddings(
-    embeddings: Embeddings, card: ModelCard, out: Path | None, as_json: bool
+    embeddings: Embeddings, card: ModelCard, out: Path | None, under: str, as_json: bool
 ) -> None:
     if out and not as_json:
-        click.echo(f"wrote {out}: {len(embeddings)} embeddings of {card.latent_dim} numbers")
+        of = f"{len(embeddings)} embeddings of {card.latent_dim} numbers"
+        click.echo(f"wrote {out}: {of}, under {under}")
     elif as_json:
         found = {"model": card.name, "digest": card.digest, "count": len(embeddings)}
         if out:

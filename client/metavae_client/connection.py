@@ -187,6 +187,15 @@ class Connection:
                     field="url",
                 ) from error
             return None, "the connection being refused"
+        except httpx.RemoteProtocolError as error:
+            if not self._reached and str(error).startswith("illegal"):
+                raise ServerUnreachable(
+                    f"what answers at {self.url} does not speak HTTP ({error})",
+                    hint="Check --url: the inference API is at port 8080 by default; gRPC, three"
+                    " ports further on, takes grpc:// addresses",
+                    field="url",
+                ) from error
+            return None, f"a {type(error).__name__}"
         except httpx.RequestError as error:  # also a reply that says it is packed, and is not
             return None, f"a {type(error).__name__}"
         except RuntimeError:  # httpx's word for a client that another thread has closed
@@ -319,7 +328,7 @@ def _fault(response: httpx.Response) -> dict[str, Any]:
     if not isinstance(content, dict):
         return {}
     ours = content.get("error")
-    return ours if isinstance(ours, dict) else content
+    return content | {"message": ours} if isinstance(ours, str) else content
 
 
 def _message(response: httpx.Response) -> str:

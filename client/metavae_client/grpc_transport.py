@@ -103,19 +103,17 @@ def _success(content: bytes) -> httpx.Response:
     """A reply; an error of ours is one too, and says of which status."""
     if not content.startswith(b'{"error"'):
         return _response(HTTPStatus.OK, content, {HEADER_LENGTH: str(json_length(content))})
-    status = _whole_number(content, "error", "status")
+    status = _whole_number(content, "status")
     if status is None:
         return _another_api()
-    seconds = _whole_number(content, "error", "retry_after")
+    seconds = _whole_number(content, "retry_after")
     return _response(status, content, {} if seconds is None else {"Retry-After": str(seconds)})
 
 
-def _whole_number(content: bytes, *names: str) -> int | None:
-    """The whole number of this name, or path of names, in a JSON object; None if there is none."""
+def _whole_number(content: bytes, name: str) -> int | None:
+    """The whole number of this name in a JSON object; None if there is none."""
     try:
-        found = json.loads(content)
-        for name in names:
-            found = found[name]
+        found = json.loads(content)[name]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return found if isinstance(found, int) else None

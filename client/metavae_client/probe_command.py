@@ -106,7 +106,11 @@ class Numbers(click.ParamType):
     "--floor", "only", multiple=True, type=click.Choice(FLOORS), help="These floors and no others."
 )
 @click.option("--allow-seen", is_flag=True, help="Probe values that the model was trained on too.")
-@click.option("--data-root", type=PATH, help="Folder that holds MNIST/raw (METAVAE_DATA).")
+@click.option(
+    "--data-root",
+    type=PATH,
+    help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else downloaded]",
+)
 @click.option(
     "--plot",
     type=PATH,

@@ -30,7 +30,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.option("--markdown", is_flag=True, help="Print measured results as a Markdown table.")
 def list_models(as_json: bool, markdown: bool) -> None:
-    """List every model that is here or can be pulled."""
+    """List every model that is here (yours, or one that ships) or can be pulled."""
     from metavae_zoo.index import listings
 
     found = listings()
@@ -42,6 +42,7 @@ def list_models(as_json: bool, markdown: bool) -> None:
             {
                 "name": one.name,
                 "size": one.size,
+                "origin": one.origin,
                 "here": one.card is not None,
                 "problem": one.problem,
                 "accuracy": accuracy.mean if (accuracy := _accuracy(one.card)) else None,
@@ -55,7 +56,7 @@ def list_models(as_json: bool, markdown: bool) -> None:
         accuracy = _accuracy(one.card)
         click.echo(
             f"{one.name:{width}}  {one.size / 1e6:5.1f} MB  "
-            f"{'here' if one.card else 'damaged' if one.problem else 'to pull'}  "
+            f"{'damaged' if one.problem else one.origin:7}  "
             f"{f'probe {_interval(accuracy)}' if accuracy else one.problem}".rstrip()
         )
 
@@ -171,11 +172,24 @@ def quantize(name: str, out: Path | None) -> None:
 
 @main.command()
 @click.argument("folder", type=PATH)
-def add(folder: Path) -> None:
-    """Take the bundle in FOLDER into this machine's zoo, verified."""
+@click.option("--replace", is_flag=True, help="Take the place of a model of the same name.")
+def add(folder: Path, replace: bool) -> None:
+    """Take the bundle in FOLDER into this machine's zoo, verified.
+
+    It is known by the name on its card, which `metavae-train export --name` gives.
+    """
     from metavae_zoo.index import add as add_bundle
 
-    click.echo(add_bundle(folder).path)
+    click.echo(add_bundle(folder, replace=replace).path)
+
+
+@main.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Delete model NAME, which was pulled, built or added, from this machine's zoo."""
+    from metavae_zoo.index import remove as remove_bundle
+
+    click.echo(f"removed {remove_bundle(name)}")
 
 
 @main.command()
@@ -183,7 +197,7 @@ def add(folder: Path) -> None:
 @click.option(
     "--data-root",
     type=PATH,
-    help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
+    help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else downloaded]",
 )
 def data(family: str, data_root: Path | None) -> None:
     """Find the images of FAMILY, or download them (checksums, progress)."""
@@ -203,7 +217,7 @@ def data(family: str, data_root: Path | None) -> None:
 def index(folder: Path, url: str | None) -> None:
     """Print the index of the bundles in FOLDER, for publishing them.
 
-    Clients read an index of their own from the file that METAVAE_INDEX names.
+    Save it as a file, and let METAVAE_INDEX name that file where `pull` is called.
     """
     from metavae_zoo.index import index_of
 

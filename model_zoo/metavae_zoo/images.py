@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -28,7 +30,7 @@ def as_images(array: ArrayLike, image_shape: tuple[int, int, int], *, field: str
         expected = " or ".join(f"[N, {', '.join(map(str, layout))}]" for layout in layouts[::-1])
         raise BadImages(
             f"{field} has shape {list(images.shape)}, expected {expected}",
-            hint="Resize the images to the model's own size, one array for all of them",
+            hint=_shape_hint(images.shape, image_shape),
             field=field,
         )
     if len(images) == 0:
@@ -38,6 +40,18 @@ def as_images(array: ArrayLike, image_shape: tuple[int, int, int], *, field: str
             field=field,
         )
     return _as_bytes(images, field).reshape(-1, channels, height, width)
+
+
+def _shape_hint(shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> str:
+    channels, height, width = image_shape
+    sides = sorted(image_shape)
+    if shape in ((height, width), image_shape):
+        return "This is one image: give it a first axis, `images[None]`"
+    if sorted(shape[1:]) == sides:
+        return "The channels come first: `np.moveaxis(images, -1, 1)`"
+    if len(shape) <= 2 and math.prod(shape) % math.prod(image_shape) == 0:
+        return f"Images are flattened here: `images.reshape(-1, {channels}, {height}, {width})`"
+    return "Resize the images to the model's own size, one array for all of them"
 
 
 def _as_bytes(images: NDArray, field: str) -> NDArray[np.uint8]:
@@ -59,7 +73,8 @@ def _as_bytes(images: NDArray, field: str) -> NDArray[np.uint8]:
     if low < 0.0 or high > 1.0:
         raise BadImages(
             f"{field} holds floating point pixels of {low:g} to {high:g}, expected 0 to 1",
-            hint="Divide by 255, or send uint8",
+            hint="Bring them to 0-1 (of 0-255: divide by 255; of -1 to 1: add 1 and halve), or send"
+            " uint8",
             field=field,
         )
     return np.rint(images * 255).astype(np.uint8)

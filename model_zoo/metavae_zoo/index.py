@@ -9,11 +9,13 @@ hashes reaches every byte of what ships and of what is pulled.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,11 +74,13 @@ class Index(BaseModel):
 class Listing:
     """A known model: its `card` where it lies on this machine, else None; `size` in bytes.
 
+    `origin` is where it comes from: `yours` (pulled, built or added), `ships`, or `to pull`;
     `problem` says what is wrong with one that is here and damaged.
     """
 
     name: str
     size: int
+    origin: Literal["yours", "ships", "to pull"]
     card: ModelCard | None = None
     problem: str = ""
 
@@ -94,6 +98,11 @@ def read_index() -> dict[str, IndexEntry]:
     Raises BadIndex for a file that is no index.
     """
     named = os.environ.get("METAVAE_INDEX")
+    if named and "://" in named:
+        raise BadIndex(
+            f"METAVAE_INDEX is {named}, which is an address, expected a file",
+            hint="Download the index, check where it comes from, and name the file",
+        )
     return _entries(Path(named)) if named else _shipped_entries()
 
 
@@ -137,8 +146,7 @@ def find_bundle(name: str) -> Bundle:
     damaged, or that must be pulled first.
     """
     if name in local_names():
-        homes = [folder / name for folder in (user_bundles(), shipped_bundles())]
-        home = next(home for home in homes if (home / CARD).is_file())
+        home = _home(name)
         if home.parent == shipped_bundles():
             _check_shipped_card(name, home / CARD)
         bundle = open_bundle(home)
@@ -154,6 +162,12 @@ def find_bundle(name: str) -> Bundle:
         )
         raise BadBundle(f"model {name} is not on this machine", hint=f"Get it: {how}")
     raise UnknownName("model", name, known_names(), "`metavae-zoo list` shows all")
+
+
+def _home(name: str) -> Path:
+    """The folder of a model on this machine: the user's own comes before one that ships."""
+    homes = [folder / name for folder in (user_bundles(), shipped_bundles())]
+    return next(home for home in homes if (home / CARD).is_file())
 
 
 def _check_shipped_card(name: str, card: Path) -> None:
@@ -187,17 +201,18 @@ def listings() -> list[Listing]:
     """All models in the index or on this machine, by name."""
     here, index = set(local_names()), read_index()
     return [
-        _local_listing(name) if name in here else Listing(name, index[name].size)
+        _local_listing(name) if name in here else Listing(name, index[name].size, "to pull")
         for name in known_names()
     ]
 
 
 def _local_listing(name: str) -> Listing:
+    origin = "ships" if _home(name).parent == shipped_bundles() else "yours"
     try:
         bundle = find_bundle(name)
     except BadBundle as error:
-        return Listing(name, 0, problem=str(error))
-    return Listing(name, bundle.size, bundle.card)
+        return Listing(name, 0, origin, problem=str(error))
+    return Listing(name, bundle.size, origin, bundle.card)
 
 
 def pull(name: str, *, progress: bool = False) -> Bundle:
@@ -278,10 +293,42 @@ def _download(http: httpx.Client, url: str, target: Path, limit: int, bar: tqdm)
     return size
 
 
-def add(folder: Path) -> Bundle:
+def add(folder: Path, *, replace: bool = False) -> Bundle:
     """Take a bundle folder into the user's zoo under its card's name, verified.
 
-    A bundle of that name that is there already is replaced.
+    Raises BadBundle for what is served by no store as it is, and where a model of that name is on
+    this machine already: `replace` lets the new one take its place, and hides one that ships.
     """
     source = open_bundle(folder)
-    return copy_bundle(source, user_bundles() / source.card.name)
+    name = source.card.name
+    if source.card.precision == "int8":
+        raise BadBundle(
+            f"{folder} is {name} in int8, which `metavae-serve pack --precision int8` makes itself",
+            hint="Add the model that it was made of",
+        )
+    if name in local_names() and not replace:
+        raise BadBundle(
+            f"a model named {name} is on this machine already ({_home(name)})",
+            hint="Export yours under a name of its own (`metavae-train export --name NAME`), or let"
+            " it take that one's place: `metavae-zoo add --replace`",
+        )
+    return copy_bundle(source, user_bundles() / name)
+
+
+def remove(name: str) -> Path:
+    """Delete a model from the user's zoo; returns the folder it was in.
+
+    One that ships under that name is found again then. Raises UnknownName, or BadBundle for a model
+    that is not in the user's zoo.
+    """
+    folder = user_bundles() / name
+    if name not in local_names():
+        raise UnknownName("model", name, local_names(), "`metavae-zoo list` shows all")
+    if not (folder / CARD).is_file():
+        raise BadBundle(
+            f"{name} came with metavae ({_home(name)}) and stays",
+            hint="Only what was pulled, built or added can be removed",
+        )
+    check_replaceable(folder)
+    shutil.rmtree(folder)
+    return folder

@@ -367,9 +367,12 @@ def _terminable() -> Iterator[None]:
 
 
 def _wait_for_end(store: Path) -> None:
+    """Return once `metavae-serve stop` has ended the server; raises ServerFailed where it died."""
     while process.running(store) is not None:
         time.sleep(0.5)
-    raise ServerFailed("the server ended by itself", hint=f"See {log_folder(store)}")
+    if not process.was_stopped(store):
+        raise ServerFailed("the server ended by itself", hint=f"See {log_folder(store)}")
+    click.echo("stopped")
 
 
 if __name__ == "__main__":

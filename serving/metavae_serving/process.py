@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _JAVA_CLASS = "org.pytorch.serve.ModelServer"
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
+_FORGET_SECONDS = 5.0
 _MAX_SOCKET_FOLDER = 80  # a unix socket's path has some 104 bytes, its name takes 14 and more
 
 
@@ -117,6 +118,16 @@ def forget(store: Path) -> None:
     """Remove what says that a server runs: its pid, and its tokens, which clients would try."""
     (temporary_folder(store) / ".model_server.pid").unlink(missing_ok=True)
     token_file(store).unlink(missing_ok=True)
+
+
+def was_stopped(store: Path) -> bool:
+    """Whether a server that runs no longer was told to end, and did not die."""
+    # Whoever stops it waits for the last of its processes, and takes the note of its pid away.
+    deadline = time.monotonic() + _FORGET_SECONDS
+    note = temporary_folder(store) / ".model_server.pid"
+    while note.exists() and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return not note.exists()
 
 
 def stop_group(group: int, java: psutil.Process | None) -> None:

@@ -199,15 +199,17 @@ def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None
 
 
 def encode_error(error: MetavaeError, request_id: str) -> bytes:
-    """The JSON body that answers a request with `error`.
+    """The JSON body that answers a request with `error`: its message, as the protocol has it.
 
-    gRPC clients see no headers: so it has the status, and `retry_after` where there is one, too.
+    Beside that stand code, field and hint, the request's id and, since gRPC clients see no headers,
+    the status, and `retry_after` where there is one.
     """
-    parts = {name: getattr(error, name) for name in ("code", "message", "field", "hint")}
-    told = parts | {"status": int(status_of(error)), "request_id": request_id}
+    told: dict[str, Any] = {"error": error.message}
+    told |= {name: getattr(error, name) for name in ("code", "field", "hint")}
+    told |= {"status": int(status_of(error)), "request_id": request_id}
     if isinstance(error, Refused) and error.retry_after is not None:
         told["retry_after"] = error.retry_after
-    return json.dumps({"error": told}).encode()
+    return json.dumps(told).encode()
 
 
 def status_of(error: MetavaeError) -> HTTPStatus:

@@ -67,9 +67,10 @@ def in_one_line(result: Result, code: int = 1) -> str:
 
 
 def test_embed_writes_the_embeddings_of_the_model(client, files, local, images):
-    assert (
-        client("embed", "queries.npy", "--context", "context.npy", "--out", "z.npy").exit_code == 0
-    )
+    result = client("embed", "queries.npy", "--context", "context.npy", "--out", "z.npy")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("wrote z.npy: 20 embeddings of ")
+    assert result.stdout.endswith(" numbers, under a context of 50 images\n")
     expected = local.embed(images[:20], local.summarize(images[20:70]))
     assert np.array_equal(np.load("z.npy"), expected.mean)
 

@@ -191,6 +191,29 @@ def test_what_is_no_url_is_told(url):
         RemoteEmbedder(url, "any")
 
 
+def test_a_port_that_does_not_speak_http_is_one_clear_error_at_once(bundle):
+    """gRPC's, above all, which answers with frames of its own."""
+    asked = []
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            asked.append(connection.recv(1000))
+            connection.sendall(b"\0\0\x18\x04\0\0\0\0\0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            RemoteEmbedder(url, bundle.card.name) as remote,
+            pytest.raises(ServerUnreachable, match=r"does not speak HTTP.*grpc://"),
+        ):
+            _ = remote.card
+        thread.join()
+    assert len(asked) == 1
+
+
 def test_a_url_with_a_password_is_refused_and_not_shown():
     with pytest.raises(ServerUnreachable, match="a user or a password") as refusal:
         RemoteEmbedder("http://me:hunter2@127.0.0.1:8080", "any")
@@ -531,8 +554,8 @@ def test_no_token_is_ever_logged(fake, faked, local, images, caplog):
 
 
 def test_a_refusal_keeps_the_servers_own_words(fake, faked, images):
-    fault = {"code": "bad_images", "message": "no", "field": "context", "hint": "do"}
-    fake.trouble = lambda request, before: (400, {}, json.dumps({"error": fault}).encode())
+    fault = {"error": "no", "code": "bad_images", "field": "context", "hint": "do"}
+    fake.trouble = lambda request, before: (400, {}, json.dumps(fault).encode())
     with pytest.raises(RequestRefused, match=r"no\. do") as refusal:
         faked.summarize(images[:5])
     assert (refusal.value.code, refusal.value.field, refusal.value.status) == (
@@ -555,7 +578,7 @@ def test_the_tries_of_a_request_have_one_id_and_every_request_its_own(fake, fake
 @pytest.mark.parametrize(
     "answer",
     [
-        (400, {}, b'{"error": {"code": "bad_images", "message": "no"}}'),
+        (400, {}, b'{"error": "no", "code": "bad_images"}'),
         (413, {}, b""),
         (404, {}, b"<html>"),
         (200, {}, b"<html>"),

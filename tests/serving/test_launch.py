@@ -235,17 +235,37 @@ def test_a_signal_while_the_server_is_launched_waits_until_its_process_is_known(
     assert launchers[0].poll() is not None
 
 
-def test_foreground_runs_until_a_signal_and_stops_cleanly(store):
+@pytest.mark.parametrize("end", ["a signal", "stop"])
+def test_foreground_runs_until_it_is_told_to_stop_and_ends_cleanly(store, end):
     command = [sys.executable, "-m", "metavae_serving.cli", "start", "--foreground"]
     running = subprocess.Popen(
         [*command, "--store", str(store)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     eventually(lambda: serve("ready", "--store", str(store))[0] == 0)
-    running.send_signal(signal.SIGTERM)
+    if end == "stop":
+        assert serve("stop", "--store", str(store))[0] == 0
+    else:
+        running.send_signal(signal.SIGTERM)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 0
     assert b"stopped" in output
     assert commands_over(store) == []
+
+
+def test_foreground_says_so_where_the_server_dies(store):
+    command = [sys.executable, "-m", "metavae_serving.cli", "start", "--foreground"]
+    running = subprocess.Popen(
+        [*command, "--store", str(store)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert running.stdout is not None
+    while not running.stdout.readline().startswith(b"tokens"):  # the last line of a start
+        assert running.poll() is None
+    java = process.running(store)
+    assert java is not None
+    os.killpg(os.getpgid(java.pid), signal.SIGKILL)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert b"the server ended by itself" in output
 
 
 def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_path):

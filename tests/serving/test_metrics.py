@@ -175,7 +175,7 @@ def test_a_request_keeps_its_id_and_its_trace(server, bundle, rng):
         assert answer.headers[REQUEST_ID_HEADER] == "mine-7"
         assert answer.headers["traceparent"] == trace
         if answer.is_error:
-            assert answer.json()["error"]["request_id"] == "mine-7"
+            assert answer.json()["request_id"] == "mine-7"
         own = httpx.post(path, content=body, headers=headers | server.headers())
         assert own.headers[REQUEST_ID_HEADER] == own.headers["x-request-id"]
         assert "traceparent" not in own.headers

@@ -134,7 +134,7 @@ def test_the_handler_has_the_routes_of_the_document_and_no_others(answerer):
     asked = [*sorted(documented), "nothing"]
     answers = answerer.answer([Question(b"", {"url_path": path}, "1") for path in asked])
     assert [answer.status for answer in answers] == [200] * len(documented) + [404]
-    hint = json.loads(answers[-1].body)["error"]["hint"]
+    hint = json.loads(answers[-1].body)["hint"]
     assert all(f"/predictions/{{name}}/1.0/{path}" in hint for path in documented)
 
 

@@ -56,7 +56,7 @@ def test_a_server_that_is_stopped_under_load_answers_what_it_took_in(store, bund
     for answer in answered:
         if answer.status_code == 503:
             assert answer.headers["Retry-After"] == str(Draining.retry_after)
-            assert answer.json()["error"]["code"] == "draining"
+            assert answer.json()["code"] == "draining"
 
 
 def test_a_server_that_another_has_stopped_meanwhile_is_stopped(store, monkeypatch):

@@ -99,6 +99,15 @@ def test_the_commands_train_and_export(tmp_path):
     assert json.loads(exported.stdout)["name"] == bundle.card.name
     assert np.isfinite(bundle.card.validation_elbo)
 
+    checkpoint = str(tmp_path / CHECKPOINT)
+    named = CliRunner().invoke(main, ["export", checkpoint, "--name", "my-digits"])
+    assert named.exit_code == 0, named.output
+    mine = open_bundle(tmp_path / "my-digits").card
+    assert (mine.name, mine.recipe) == ("my-digits", bundle.card.recipe)
+    bad = CliRunner().invoke(main, ["export", checkpoint, "--name", "../Mine"])
+    assert bad.exit_code == 2
+    assert "'../Mine' is no name of a model" in bad.stderr
+
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),

@@ -131,11 +131,19 @@ def test_missing_mnist_is_one_error_that_names_every_place(tmp_path, monkeypatch
     monkeypatch.setenv("METAVAE_DATA", str(tmp_path / "elsewhere"))
     serve_downloads_from(monkeypatch, "http://127.0.0.1:9")  # nobody listens on the discard port
     with pytest.raises(DataUnavailable) as caught:
-        mnist.Mnist().load("train", tmp_path / "given")
+        mnist.Mnist().load("train")
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("--data-root", "given", "METAVAE_DATA", "elsewhere", "the cache", "download"):
+    for part in ("--data-root", "METAVAE_DATA", "elsewhere", "the cache", "download"):
         assert part in message
+
+
+def test_a_folder_that_was_given_is_the_one_whatever_lies_elsewhere(
+    mnist_root, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("METAVAE_DATA", str(mnist_root))
+    with pytest.raises(DataUnavailable, match=r"given/MNIST/raw has no train-images"):
+        mnist.Mnist().load("train", tmp_path / "given")
 
 
 def test_a_truncated_mnist_file_is_refused(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,21 @@ def test_bad_images_say_what_was_given_and_what_was_expected(images, says):
         as_images(images, SHAPE, field="queries")
     assert caught.value.field == "queries"
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("shape", "does"),
+    [
+        ((4, 4), r"images\[None\]"),
+        ((1, 4, 4, 1), "moveaxis"),
+        ((5, 4, 4, 1), "moveaxis"),
+        ((80,), r"reshape\(-1, 1, 4, 4\)"),
+        ((5, 16), r"reshape\(-1, 1, 4, 4\)"),
+        ((5, 8, 8), "Resize"),
+        ((5, 15), "Resize"),
+    ],
+)
+def test_images_of_the_right_size_in_another_layout_are_told_what_to_do(shape, does):
+    with pytest.raises(BadImages) as caught:
+        as_images(np.zeros(shape, np.uint8), SHAPE, field="queries")
+    assert re.search(does, caught.value.hint)

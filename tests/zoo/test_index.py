@@ -265,12 +265,41 @@ def test_a_model_that_ships_and_is_gone_comes_back_with_metavae_and_not_by_a_pul
         assert "pull" not in str(refusal.value)
 
 
+def test_a_name_that_is_taken_is_given_up_only_if_asked(bundle, shipped, zoo):
+    with pytest.raises(BadBundle, match=r"is on this machine already.*shipped.*--replace"):
+        index.add(bundle.path)
+    index.add(bundle.path, replace=True)
+    assert index.find_bundle(bundle.card.name).path == zoo / bundle.card.name
+    with pytest.raises(BadBundle, match="export --name"):
+        index.add(bundle.path)
+
+
+def test_a_model_of_ones_own_can_be_removed_and_one_that_ships_is_then_found(bundle, shipped, zoo):
+    name = bundle.card.name
+    index.add(bundle.path, replace=True)
+    assert [one.origin for one in index.listings() if one.name == name] == ["yours"]
+    assert index.remove(name) == zoo / name
+    assert index.find_bundle(name).path == shipped
+    assert [one.origin for one in index.listings() if one.name == name] == ["ships"]
+    with pytest.raises(BadBundle, match=r"came with metavae .* and stays"):
+        index.remove(name)
+    with pytest.raises(UnknownName):
+        index.remove("nothing")
+
+
+def test_a_bundle_in_int8_is_not_taken_in_since_no_store_can_be_packed_of_it(bundle, zoo, tmp_path):
+    card = bundle.card.model_copy(update={"precision": "int8"})
+    made = copy_bundle(bundle, tmp_path / "quantized", card=card)
+    with pytest.raises(BadBundle, match=r"is .* in int8, which `metavae-serve pack"):
+        index.add(made.path)
+
+
 def test_adding_a_damaged_bundle_keeps_the_one_before(bundle, zoo, tmp_path):
     index.add(bundle.path)
     damaged = shutil.copytree(bundle.path, tmp_path / "damaged")
     (damaged / "encode.onnx").write_bytes(b"")
     with pytest.raises(BadBundle):
-        index.add(damaged)
+        index.add(damaged, replace=True)
     assert index.find_bundle(bundle.card.name).card == bundle.card
 
 
@@ -318,6 +347,10 @@ def test_the_commands(bundle, zoo):
     assert json.loads(run("show", name, "--json").stdout)["name"] == name
     assert "golden outputs are as exported" in run("verify", name).stdout
     assert run("pull", name).stdout.strip() == str(zoo / name)
+    assert "is on this machine already" in run("add", str(bundle.path)).stderr
+    assert run("add", "--replace", str(bundle.path)).exit_code == 0
+    assert run("remove", name).stdout == f"removed {zoo / name}\n"
+    assert run("add", str(bundle.path)).exit_code == 0
     assert "1297 training and 500 test images" in run("data", "digits-skew").stdout
 
     for arguments in (["show", "metavae"], ["verify", "metavae"], ["pull", "metavae"]):

@@ -203,12 +203,34 @@ def sweep(
     )
 
 
+def _model_name(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """The name of a model, which becomes a folder's and an address's."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from metavae_zoo.card import ModelName
+
+    try:
+        return name and TypeAdapter(ModelName).validate_python(name)
+    except ValidationError:
+        raise click.BadParameter(
+            f"{name!r} is no name of a model: small letters and digits, in parts with a hyphen"
+            " between them, 100 characters at most"
+        ) from None
+
+
 @main.command()
 @click.argument("checkpoint", type=PATH)
-@click.option("--out", type=PATH, help="Bundle folder [default: beside CHECKPOINT].")
+@click.option("--out", type=PATH, help="Bundle folder [default: NAME, beside CHECKPOINT].")
+@click.option(
+    "--name",
+    callback=_model_name,
+    help="What the model is called, to be served beside others.  [default: as its recipe]",
+)
 @DATA_ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
-def export(checkpoint: Path, out: Path | None, data_root: Path | None, as_json: bool) -> None:
+def export(
+    checkpoint: Path, out: Path | None, name: str | None, data_root: Path | None, as_json: bool
+) -> None:
     """Export the best weights of CHECKPOINT to a bundle of two ONNX graphs.
 
     ONNX Runtime must agree with torch within 1e-5, or nothing is written.
@@ -217,7 +239,8 @@ def export(checkpoint: Path, out: Path | None, data_root: Path | None, as_json: 
     from metavae_training.export import export as export_bundle
 
     state = load_checkpoint(checkpoint)
-    bundle = export_bundle(state, out or checkpoint.parent / state.recipe.name, data_root=data_root)
+    out = out or checkpoint.parent / (name or state.recipe.name)
+    bundle = export_bundle(state, out, name=name, data_root=data_root)
     if as_json:
         click.echo(bundle.card.to_json())
     else:

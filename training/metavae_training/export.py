@@ -73,8 +73,12 @@ def model_of(checkpoint: Checkpoint) -> Model:
     return model.eval()
 
 
-def export(checkpoint: Checkpoint, out: Path, *, data_root: Path | None = None) -> Bundle:
+def export(
+    checkpoint: Checkpoint, out: Path, *, name: str | None = None, data_root: Path | None = None
+) -> Bundle:
     """Write the bundle of a checkpoint's best weights to the folder `out`.
+
+    It is called `name`, or else as its recipe.
 
     The golden outputs are torch's, of the weights as the recipe stores them. The bundle is loaded
     on ONNX Runtime and compared with them before it takes its place, as it is again whenever it is
@@ -82,6 +86,8 @@ def export(checkpoint: Checkpoint, out: Path, *, data_root: Path | None = None) 
     """
     model = model_of(checkpoint)
     card = card_of(checkpoint, model)
+    if name is not None:
+        card = card.model_copy(update={"name": name})
     graphs = {ENCODE: _graph(_Encode(model), card, ["mean", "log_variance"])}
     if card.needs_context:
         graphs[SUMMARIZE] = _graph(_Summarize(model), card, ["features"])

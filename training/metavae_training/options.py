@@ -11,7 +11,7 @@ THREADS = click.IntRange(1, 512)  # more than that, and OpenMP takes the process
 DATA_ROOT = click.option(
     "--data-root",
     type=PATH,
-    help="Folder that holds MNIST/raw; else METAVAE_DATA, else the cache, else downloaded there.",
+    help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else downloaded]",
 )
 
 DEVICE = click.option(

@@ -60,13 +60,20 @@ class Mnist:
 def find_mnist(data_root: Path | None = None) -> Path:
     """Return the folder that holds the four IDX files, after downloading them if need be.
 
-    A folder that the caller or METAVAE_DATA names, and that has no MNIST, does not end the
-    search; if MNIST is nowhere, DataUnavailable tells every place that was tried.
+    It is looked for in METAVAE_DATA, then in the cache; DataUnavailable tells every place that was
+    tried. Where `data_root` is given it must be there.
     """
     environment = os.environ.get("METAVAE_DATA")
     download_root = cache_folder() / "data"
+    if data_root is not None:
+        if missing := _missing(data_root):
+            raise DataUnavailable(
+                f"{data_root / RAW} has no {missing}",
+                hint="Give a folder with the four IDX files under MNIST/raw, or leave --data-root"
+                " out: MNIST is then looked for in METAVAE_DATA and the cache, or downloaded",
+            )
+        return data_root / RAW
     places = {
-        "--data-root": data_root,
         "METAVAE_DATA": Path(environment) if environment else None,
         "the cache": download_root,
     }
@@ -75,10 +82,10 @@ def find_mnist(data_root: Path | None = None) -> Path:
         if root is None:
             tried.append(f"{origin} (not set)")
             continue
-        missing = [name for name in _names() if not (root / RAW / name).is_file()]
+        missing = _missing(root)
         if not missing:
             return root / RAW
-        tried.append(f"{origin} ({root / RAW} has no {missing[0]})")
+        tried.append(f"{origin} ({root / RAW} has no {missing})")
     try:
         _download(download_root)
     except Exception as error:  # torchvision lets network and checksum errors of many types out
@@ -90,6 +97,11 @@ def find_mnist(data_root: Path | None = None) -> Path:
             " METAVAE_DATA, or use a digits-* family, which needs no data",
         ) from error
     return download_root / RAW
+
+
+def _missing(root: Path) -> str:
+    """The first of the four files that is not below `root`; empty if all are."""
+    return next((name for name in _names() if not (root / RAW / name).is_file()), "")
 
 
 def _names() -> list[str]:
@@ -115,7 +127,8 @@ def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
     if found != md5:
         raise DataUnavailable(
             f"{path} is truncated or damaged: {len(content)} bytes of md5 {found}, expected {md5}",
-            hint="Delete it, so that it is downloaded again, or copy the original there",
+            hint="Delete it, so that it is downloaded again, or copy the original there; no other"
+            " data than MNIST is read",
         )
     dimensions = content[3]
     shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)

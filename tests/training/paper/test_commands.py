@@ -69,6 +69,13 @@ def measured(experiment: str, runs: Path, out: Path, *options: object) -> list[d
     return json.loads((out / f"{experiment}-quick.json").read_text())["items"]
 
 
+def test_nothing_is_drawn_up_of_no_results(tmp_path):
+    result = call("table2", "--redraw", "--out", tmp_path / "none")
+    assert result.exit_code == 1
+    assert "table2.json does not exist" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_quick_table_2_is_trained_measured_and_not_measured_again(runs, tmp_path):
     options = ["table2", "--quick", "--seeds", 1, "--models", "metavae", "--device", "cpu"]
     options += ["--families", "digits-rotation", "--train-size", 100]

@@ -119,6 +119,8 @@ def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Com
             from metavae_training.paper.report import publish
 
             study = _study(experiment.__name__, splits, **options)
+            if not study.measure:
+                _check_measured(study)
             with stoppable(lambda: "every measurement that was finished is kept"):
                 report = experiment(study)
             click.echo(publish(study, report))
@@ -134,6 +136,17 @@ def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Com
         return paper.command(experiment.__name__)(run)
 
     return command
+
+
+def _check_measured(study: Study) -> None:
+    """Raise BadResults where there is nothing to draw up."""
+    from metavae_training.paper.results import BadResults
+
+    if not (file := study.out / f"{study.name}.json").is_file():
+        raise BadResults(
+            f"{file} does not exist, so there is nothing to draw up",
+            hint="Give the folder of the results as --out, or leave --redraw out to measure",
+        )
 
 
 def _study(

@@ -33,8 +33,16 @@ def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = T
     return (
         measured_note(study, f"{what} {context}")
         + " The supervised CNN is taught with the labels of each held-out value itself." * ceiling
+        + _mirrored(study)
         + f"\n\n{unlike_the_paper(study, probe=True)}"
     )
+
+
+def _mirrored(study: Study) -> str:
+    """What one should know of skews: at half a turn more the released code's shear is flipped."""
+    if "contiguous" not in study.splits or not any(one.endswith("skew") for one in study.families):
+        return ""
+    return " The skews that the contiguous split holds out are those trained on, upside down."
 
 
 def measured_note(study: Study, what: str) -> str:

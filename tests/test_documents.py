@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,18 @@ def test_pages_of_results_are_what_their_numbers_draw_up(name, tmp_path, monkeyp
     redrawn = CliRunner().invoke(paper, [name, *options])
     assert redrawn.exit_code == 0, redrawn.output
     assert (tmp_path / f"{name}.md").read_text() == written.read_text()
+
+
+def test_a_training_run_is_the_same_model_in_all_results():
+    """One that is trained again is another one, and is not mixed with the first."""
+    runs: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for numbers in (ROOT / "results").glob("*.json"):
+        for item in json.loads(numbers.read_text())["items"]:
+            if item["kind"] in ("model", "distance"):
+                run = (item["model"], item["family"], item["split"], item["seed"])
+                runs[*run, item["recipe_sha256"]].add(item["bundle_sha256"])
+    assert len(runs) > 100
+    assert {run: bundles for run, bundles in runs.items() if len(bundles) > 1} == {}
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))

@@ -26,7 +26,7 @@ def markdown(result: dict[str, Any], source: str) -> str:
         for change in CHANGES
     }
     rows = [_row(change, judged, families) for change in CHANGES if judged[change.name]]
-    head = ["change", "to", *families, "gave", "kept"]
+    head = ["change", "baseline", *families, "gain (points)", "kept"]
     sizes = result["sizes"]
     values = "\n".join(
         f"- {name}: fitted on {_listed(one['fitted_values'])}, judged at"
@@ -37,7 +37,8 @@ def markdown(result: dict[str, Any], source: str) -> str:
 
 How `wavelet-metavae` came about, change by change, also those that gave nothing. Model choice may
 see no held-out value, so all of this is inside the *training* values of the contiguous splits: an
-encoder is fitted on some of them and judged at those next to the held-out ones.
+encoder is fitted on some of them and judged at those next to the held-out ones. (The idea itself,
+wavelets, came from a prototype's probe at held-out rotations.)
 
 {values}
 
@@ -48,8 +49,8 @@ measured at held-out values with all images.
 
 {markdown_table(head, rows)}
 
-*Gave*: the mean difference of accuracy to the row it was made to, in points, with its 95% interval
-over the families (Student's t), of each of which there is one fit, seed 0. Trained rows see
+*Gain*: the mean difference of accuracy to the baseline row, in points, with its 95% interval over
+the families (Student's t), of each of which there is one fit, seed 0. Trained rows see
 {result["epochs"]} epochs of these fewer images.
 
 The distortions turn an image by up to {math.degrees(ROTATION):g} degrees, shear it by up to

@@ -113,7 +113,8 @@ def _note(study: Study) -> str:
         f" varied family but the identity, and {study.draws} context draw{'s' * (study.draws > 1)}."
         f" Each distribution has a context of its own, of {CONTEXT_SIZE} images."
         " The spread of a model's codes is the root mean squared L2 distance between the codes of"
-        " two different untransformed images: sqrt(2 Σ_k var z_k). Rows: the family trained on;"
+        " two different untransformed images, sqrt(2 Σ_k var z_k): a little more than their mean"
+        " distance. Rows: the family trained on;"
         f" columns: the family varied. {INTERVALS} Paper: {published.TABLE_1_SOURCE}."
         f"\n\n{unlike_the_paper(study, probe=False)}"
     )

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from metavae_serving.errors import BadStore
 from metavae_serving.settings import LOOPBACK, ModelSettings, Settings
@@ -103,10 +103,17 @@ def read_settings(store: Path) -> Settings:
             raise ValueError("another program or version wrote it")
         return _settings.validate_json(first.removeprefix(_WRITTEN_BY))
     except (OSError, ValueError, LookupError) as error:
-        reason = " ".join(str(error or type(error).__name__).split())
         raise BadStore(
-            f"{store} is no model store of metavae-serve ({CONFIGURATION}: {reason})", hint=hint
+            f"{store} is no model store of metavae-serve ({CONFIGURATION}: {_reason(error)})",
+            hint=hint,
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
+    return " ".join(str(error or type(error).__name__).split())
 
 
 def logging_configuration() -> str:

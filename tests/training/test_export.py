@@ -115,6 +115,7 @@ def test_the_commands_train_and_export(tmp_path):
         (["run", "metavae-digits"], 1, "no recipe 'metavae-digits'"),
         (["run", "metavae-digits-scale-sparse", "--epochs", "-1"], 2, "--epochs"),
         (["export", "nothing.safetensors"], 1, "is not a metavae checkpoint"),
+        (["export", "."], 1, "it is a folder). Give the checkpoint.safetensors"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(arguments, code, says):

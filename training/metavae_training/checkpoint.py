@@ -125,6 +125,8 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
 
     Without `tensors`, only what it says of its run, which takes no time.
     """
+    if path.is_dir():
+        raise _not_ours(path, "it is a folder")
     groups: dict[str, Tensors] = {"weights": {}, "best": {}, "optimizer": {}}
     try:
         with safe_open(path, framework="pt") as file:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
@@ -55,8 +53,7 @@ def split_body(
             field=HEADER_LENGTH,
         )
     try:
-        with _uncollected():
-            content = from_json(bytes(whole[:length]), allow_inf_nan=False)
+        content = from_json(bytes(whole[:length]), allow_inf_nan=False)
     except ValueError as error:
         raise BadRequest(
             f"the first {length} bytes of the body are not JSON ({error})",
@@ -69,21 +66,6 @@ def split_body(
             hint='Give {"inputs": [...]}, or see the README for a whole request',
         )
     return content, whole[length:]
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Collect no garbage within the block: new JSON holds none, and looking takes most of the time.
-
-    Where the blocks of threads overlap it may be collected within one; afterwards it always is.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def json_length(body: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import weakref
@@ -198,6 +199,26 @@ def test_what_a_batch_has_no_time_to_read_is_sent_away(ask, images, monkeypatch)
     error = json.loads(replies[-1][2])
     assert (error["code"], error["status"], error["retry_after"]) == ("overloaded", 503, 1)
     assert replies[-1][1]["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_collected_between_batches_and_not_within(ask, images, monkeypatch, enabled):
+    during = []
+
+    def read(content: bytes, **_: object) -> object:
+        during.append(gc.isenabled())
+        return json.loads(content)
+
+    monkeypatch.setattr("metavae_serving.body.from_json", read)
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        replies = ask(encode_request(context=images(2)), (b"{", {}))
+        assert gc.isenabled() is enabled, "as it was found"
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+    assert [status for status, *_ in replies] == [200, 400]
+    assert during == [False, False]
 
 
 def test_what_was_read_of_a_refused_request_is_not_kept_till_the_batch_is_answered(

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
-import subprocess
-import sys
 import tracemalloc
 
 import hypothesis.extra.numpy as hnp
@@ -14,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from metavae_serving import body
 from metavae_serving.wire import (
     HEADER_LENGTH,
     BadRequest,
@@ -310,33 +306,3 @@ def test_arrays_of_other_types_are_not_sent():
 def test_numbers_that_json_cannot_hold_are_not_sent():
     with pytest.raises(BadRequest, match="not finite"):
         encode_request(queries=np.full((1, 2, 2), np.nan, np.float32), binary=False)
-
-
-def test_garbage_is_collected_after_json_as_before(monkeypatch):
-    during = []
-
-    def read(content: bytes, **_: object) -> object:
-        during.append(gc.isenabled())
-        return json.loads(content)
-
-    monkeypatch.setattr(body, "from_json", read)
-    for text in (b'{"inputs": []}', b"{"):
-        with pytest.raises(BadRequest):
-            decode_request(text, None)
-        assert gc.isenabled()
-    gc.disable()
-    try:
-        with pytest.raises(BadRequest):
-            decode_request(b"{", None)
-        assert not gc.isenabled(), "as it was found"
-    finally:
-        gc.enable()
-    assert during == [False] * 3
-
-
-def test_the_language_needs_neither_torch_nor_onnxruntime():
-    check = (
-        "import sys, metavae_serving.wire;"
-        "assert not {'torch', 'onnxruntime', 'httpx', 'yaml'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)

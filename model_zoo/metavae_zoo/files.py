@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from metavae_zoo.errors import MetavaeError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
@@ -32,11 +34,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which ends with the process; raises BlockingIOError if another does."""
+def locked_folder(folder: Path, busy: MetavaeError) -> Iterator[None]:
+    """Hold a folder's lock, which ends with the process; raises `busy` where another holds it."""
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
         yield
     finally:
         os.close(lock)

@@ -14,7 +14,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,14 +76,11 @@ def starting(store: Path) -> Iterator[None]:
 
     Raises ServerFailed where another does so, or where a server runs over it.
     """
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked_folder(store))
-        except BlockingIOError as error:
-            raise ServerFailed(
-                f"another command is packing {store}, or starting a server over it",
-                hint="Wait until it has ended, or choose another --store",
-            ) from error
+    busy = ServerFailed(
+        f"another command is packing {store}, or starting a server over it",
+        hint="Wait until it has ended, or choose another --store",
+    )
+    with locked_folder(store, busy):
         refuse_if_running(store)
         yield
 

@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -206,14 +206,11 @@ def _begin(
 def _alone_in(out: Path) -> Iterator[None]:
     """Hold the run folder's lock; raises RunBusy."""
     out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked_folder(out))
-        except BlockingIOError as error:
-            raise RunBusy(
-                f"another process is training in {out}",
-                hint="Wait until it has ended, or train into another folder",
-            ) from error
+    busy = RunBusy(
+        f"another process is training in {out}",
+        hint="Wait until it has ended, or train into another folder",
+    )
+    with locked_folder(out, busy):
         yield
 
 

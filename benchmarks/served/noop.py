@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from metavae_serving.archive import configure
 from metavae_serving.configuration import model_configuration, read_settings
+from metavae_serving.contents import SUMS, sums
 from metavae_serving.settings import ModelSettings
 
 NAME = "noop"
@@ -45,3 +46,4 @@ def add_noop(store: Path, like: ModelSettings) -> None:
              f"--export-path={store}", "--archive-format=zip-store"],
             check=True, capture_output=True, env={"TMPDIR": scratch, "PATH": ""},
         )  # fmt: skip
+    (store / SUMS).write_text(sums(store))

@@ -72,7 +72,7 @@ def test_the_table_tells_what_was_fitted_and_whose_contexts_there_were(transfer)
     assert "2 context draws of 20 images of another rotation" in table
     assert "fitted on 1,000 images" in table
     assert "60,000 spread evenly" in table
-    assert "Contexts of tested images are of rotation -160 for 20, -140 for 40" in table
+    assert "Contexts of tested images are of rotation 140 for 20, 160 for 40" in table
 
 
 def test_a_test_under_other_contexts_than_those_of_the_fit_is_told(local, small, tmp_path):

@@ -72,7 +72,7 @@ def measured(experiment: str, runs: Path, out: Path, *options: object) -> list[d
 def test_nothing_is_drawn_up_of_no_results(tmp_path):
     result = call("table2", "--redraw", "--out", tmp_path / "none")
     assert result.exit_code == 1
-    assert "table2.json does not exist" in result.stderr
+    assert "none holds no results" in result.stderr
     assert not (tmp_path / "none").exists()
 
 
@@ -195,7 +195,9 @@ def test_without_training_nothing_is_made_up(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_redrawn_before_anything_is_measured_all_is_left_out(tmp_path):
+def test_redrawn_of_what_another_experiment_measured_all_else_is_left_out(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "table2-quick.json").write_text("{}")
     result = call(
         "figure7", "--quick", "--redraw", "--models", "metavae", "--families", "digits-skew",
         "--seeds", 1, "--runs", tmp_path / "runs", "--out", tmp_path / "results",

@@ -139,12 +139,12 @@ def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Com
 
 
 def _check_measured(study: Study) -> None:
-    """Raise BadResults where there is nothing to draw up."""
+    """Raise BadResults where there is nothing to draw up; experiments share what they measured."""
     from metavae_training.paper.results import BadResults
 
-    if not (file := study.out / f"{study.name}.json").is_file():
+    if not any(study.out.glob("*.json")):
         raise BadResults(
-            f"{file} does not exist, so there is nothing to draw up",
+            f"{study.out} holds no results, so there is nothing to draw up",
             hint="Give the folder of the results as --out, or leave --redraw out to measure",
         )
 

@@ -34,13 +34,17 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked_folder(folder: Path, busy: MetavaeError) -> Iterator[None]:
-    """Hold a folder's lock, which ends with the process; raises `busy` where another holds it."""
+def locked_folder(folder: Path, busy: MetavaeError | None = None) -> Iterator[None]:
+    """Hold a folder's lock, which ends with the process.
+
+    Where another process holds it, raises `busy`, or waits if there is none.
+    """
     lock = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
+            assert busy is not None  # noqa: S101 - else it waits
             raise busy from None
         yield
     finally:

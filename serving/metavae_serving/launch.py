@@ -244,12 +244,10 @@ def _wait_until_ready(
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             # The API opens after the archives have been read: an unknown model stays unknown.
-            what = (
-                "could not read a model's archive"
-                if status == httpx.codes.NOT_FOUND
-                else (f"answers {status} at {error.request.url.path}")
-            )
-            raise _failure(store, f"TorchServe {what}") from error
+            if status == httpx.codes.NOT_FOUND:
+                raise _failure(store, "TorchServe could not read a model's archive") from error
+            what = f"TorchServe answers {status} at {error.request.url.path}"
+            raise _failure(store, what) from error
         except UNANSWERED:
             found = []  # Java is not up yet, or has not written its tokens
         up = sum(worker.ready for worker in found)

@@ -45,6 +45,10 @@ def temporary_folder(store: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"metavae-{os.getuid()}-{name}"
 
 
+def _pid_file(store: Path) -> Path:
+    return temporary_folder(store) / ".model_server.pid"
+
+
 def make_private(folder: Path) -> None:
     """Make a folder, or one that is there, the user's alone; raises OSError where it is not theirs.
 
@@ -62,7 +66,7 @@ def running(store: Path) -> psutil.Process | None:
     import psutil
 
     try:
-        process = psutil.Process(int((temporary_folder(store) / ".model_server.pid").read_text()))
+        process = psutil.Process(int(_pid_file(store).read_text()))
         command = process.cmdline()
     except (OSError, ValueError, psutil.Error):
         return None
@@ -113,18 +117,17 @@ def end(store: Path) -> None:
 
 def forget(store: Path) -> None:
     """Remove what says that a server runs: its pid, and its tokens, which clients would try."""
-    (temporary_folder(store) / ".model_server.pid").unlink(missing_ok=True)
+    _pid_file(store).unlink(missing_ok=True)
     token_file(store).unlink(missing_ok=True)
 
 
 def was_stopped(store: Path) -> bool:
     """Whether a server that runs no longer was told to end, and did not die."""
-    # Whoever stops it waits for the last of its processes, and takes the note of its pid away.
+    # Whoever stops it waits for the last of its processes, and forgets it then.
     deadline = time.monotonic() + _FORGET_SECONDS
-    note = temporary_folder(store) / ".model_server.pid"
-    while note.exists() and time.monotonic() < deadline:
+    while _pid_file(store).exists() and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    return not note.exists()
+    return not _pid_file(store).exists()
 
 
 def stop_group(group: int, java: psutil.Process | None) -> None:

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from metavae_training.paper import results as results_module
 from metavae_training.paper.results import BadResults, Results
 
 from .made import PROTOCOL, an_item
@@ -85,7 +84,7 @@ def test_a_write_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(results_module.os, "replace", interrupted)
+        patch.setattr(os, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stored(tmp_path).add([an_item(seed=1)])
     assert (tmp_path / "table2.json").read_bytes() == before

@@ -7,11 +7,8 @@ process leaves unfinished costs nothing that was finished.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metavae_zoo.card import Accuracy
 from metavae_zoo.errors import MetavaeError
-from metavae_zoo.files import make_writable, write_whole
+from metavae_zoo.files import locked_folder, make_writable, write_whole
 
 SCHEMA = 2
 
@@ -144,7 +141,7 @@ class Results:
         if all(self._own.get(key) == item for key, item in new.items()):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path.parent):
+        with locked_folder(self.path.parent):  # or two processes would lose each other's items
             self._own = self._read_own() | new
             self._write()
 
@@ -205,14 +202,3 @@ def _no_results(path: Path, reason: object) -> BadResults:
         f"{path} is not a results file ({said})",
         hint="Move it away, or give another --out",
     )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two processes do not write over each other's items."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

@@ -8,7 +8,7 @@ from typing import Any
 
 from variants import PLAIN, PRODUCTS, STEPS, Key, Turn
 
-TARGETS = {"over_plain_loop": 20.0, "of_same_shapes": 0.6}
+TARGETS = {"cpu": {"over_plain_loop": 20.0, "of_same_shapes": 0.6}, "cuda": {}}
 
 HEADER = [
     "",
@@ -33,7 +33,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def summarise(turns: dict[Key, list[Turn]], memory: dict[Key, dict[str, int]]) -> dict[str, Any]:
-    """The measured part of a result file: steps, matrix products, ratios, targets.
+    """The measured part of a result file: steps, matrix products, ratios.
 
     A ratio is taken round by round, of two turns that followed each other, and then its median.
     """
@@ -63,7 +63,7 @@ def summarise(turns: dict[Key, list[Turn]], memory: dict[Key, dict[str, int]]) -
             "of_same_shapes": _ratio(own, turns["same shapes", precision], _flops),
             "of_square": _ratio(own, turns["square", precision], _flops),
         }
-    return {"steps": steps, "products": products, "ratios": ratios, "targets": TARGETS}
+    return {"steps": steps, "products": products, "ratios": ratios}
 
 
 def _flops(turn: Turn) -> float:

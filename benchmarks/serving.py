@@ -23,7 +23,6 @@ import httpx
 import numpy as np
 import onnxruntime
 import psutil
-import torch
 from tqdm import tqdm
 
 from machine import describe_machine
@@ -34,6 +33,7 @@ from metavae_serving.configuration import read_settings
 from metavae_serving.management import list_workers
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.wire import MAX_IMAGES, encode_request
+from metavae_training.fit import choose_device
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.files import make_writable
@@ -109,7 +109,7 @@ def main(
     make_writable(out.parent)
     bundle = bundle_of(model)
     settings = ModelSettings(workers=workers, threads=threads, batch_size=batch_size, device=device)
-    machine = describe_machine(torch.device(device), usable_cores()) | {"versions": _versions()}
+    machine = describe_machine(choose_device(device), usable_cores()) | {"versions": _versions()}
     with (
         _serving(bundle, settings, port) as (store, startup),
         _serving_int8(bundle, settings, port + _INT8_PORTS) as int8_store,

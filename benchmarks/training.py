@@ -26,13 +26,16 @@ from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
 from metavae_zoo.files import make_writable
 from publish import publish
-from report import summarise, table
+from report import TARGETS, summarise, table
 from variants import PLAIN, STEPS, Key, Turn
 from workers import Job, Worker
 
 SCHEMA = 2
 MNIST, DIGITS = "metavae-mnist-rotation-contiguous", "metavae-digits-rotation-contiguous"
-RESULTS = Path(__file__).parent / "results" / "training.json"
+RESULTS = {
+    "cpu": Path(__file__).parent / "results" / "training.json",
+    "cuda": Path(__file__).parent / "results" / "training-cuda.json",
+}
 
 # What is divided by one another takes turns one after another.
 VARIANTS: list[Key] = [
@@ -49,13 +52,16 @@ VARIANTS: list[Key] = [
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
 @click.option("--recipe", "name", help=f"[default: {MNIST}, or {DIGITS} where MNIST is not]")
 @click.option("--threads", type=THREADS, help="CPU threads [default: all cores].")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--device", type=click.Choice(list(RESULTS)), default="cpu", show_default=True)
 @click.option(
     "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, help="Of each turn."
 )
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Turns each.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"[default: {', '.join(f'{path.name} on {one}' for one, path in RESULTS.items())},"
+    " in benchmarks/results]",
 )
 def main(
     name: str | None,
@@ -63,13 +69,14 @@ def main(
     device: str,
     seconds: float,
     repeats: int,
-    out: Path,
+    out: Path | None,
 ) -> None:
     """Measure metavae's training step against a plain loop and the machine's matrix products.
 
     Every time is taken on this machine in this run, in turns that alternate; ratios are of turns
     of the same round. Run it on a machine that does nothing else.
     """
+    out = out or RESULTS[device]
     make_writable(out.parent)
     place = choose_device(device)
     threads = threads or torch.get_num_threads()
@@ -81,6 +88,7 @@ def main(
         "recipe": chosen.to_dict(),
         "images": list(images.shape),
         "turn_seconds": seconds,
+        "targets": TARGETS[device],
     }
     result |= summarise(*_measure(chosen, images, place, threads, seconds, repeats))
     shown = table(result)

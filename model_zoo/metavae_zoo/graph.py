@@ -34,22 +34,33 @@ class Graph(Protocol):
 
 
 def open_graph(
-    path: Path, *, device: Device, threads: int | None = None, tf32: bool = False
+    path: Path,
+    *,
+    device: Device,
+    threads: int | None = None,
+    tf32: bool = False,
+    recorded: bool = True,
 ) -> Graph:
     """The graph of an ONNX file on a device; `threads` bounds its CPU threads (None: all cores).
 
     `tf32` lets matrix products and convolutions on CUDA round what they multiply to 10 bits of
-    mantissa. Raises BadBundle for a file that is none, DeviceUnavailable where the device cannot be
-    had or has no TF32.
+    mantissa. `recorded` has CUDA record the kernels of a run once and launch them together from
+    then on (a CUDA graph); it means nothing on the CPU. Raises BadBundle for a file that is none,
+    DeviceUnavailable where the device cannot be had or has no TF32.
     """
     if tf32 and device != "cuda":
         raise DeviceUnavailable(
             f"TF32 was asked for on {device}, and is of CUDA alone",
             hint="Choose `--device cuda`, or leave --precision at fp32",
         )
-    session = _session(path, device, threads, tf32)
     if device == "cpu":
-        return PlainGraph(session)
+        return PlainGraph(_session(path, device, threads))
+    of_cuda = {
+        "use_tf32": str(int(tf32)),  # ONNX Runtime's own default is TF32
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "enable_cuda_graph": str(int(recorded)),
+    }
+    session = _session(path, device, threads, of_cuda)
     try:
         return BucketGraph(session, device)
     except Exception as error:  # ONNX Runtime's own, of a device that is full
@@ -77,7 +88,8 @@ class BucketGraph:
     """A graph on buffers of its device that are made once for each of a few numbers of rows.
 
     A GPU chooses its kernels and allocates for every number of rows that it has not seen; so rows
-    are padded to the next of BUCKETS. Not for several threads at once.
+    are padded to the next of BUCKETS. The first run of a number may record its kernels, which later
+    ones launch together. Not for several threads at once.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, device: Device) -> None:
@@ -98,6 +110,8 @@ class _Bucket:
         import onnxruntime
 
         self._binding = session.io_binding()
+        self._options = onnxruntime.RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", str(rows))  # a recording of its own
         self._host: dict[str, NDArray] = {}
         self._inputs: dict[str, onnxruntime.OrtValue] = {}
         for tensor in session.get_inputs():
@@ -121,7 +135,7 @@ class _Bucket:
             host[:rows] = array  # what an earlier run left below changes no row above
             self._inputs[name].update_inplace(host)
         self._binding.synchronize_inputs()
-        session.run_with_iobinding(self._binding)
+        session.run_with_iobinding(self._binding, self._options)
         self._binding.synchronize_outputs()
         return [value.numpy()[:rows].copy() for value in self._outputs]
 
@@ -134,7 +148,7 @@ _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
 def _session(
-    path: Path, device: Device, threads: int | None, tf32: bool = False
+    path: Path, device: Device, threads: int | None, of_provider: dict[str, str] | None = None
 ) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
@@ -143,19 +157,17 @@ def _session(
             "ONNX Runtime is not installed", hint="`pip install 'metavae[runtime]'`"
         ) from error
     provider = _PROVIDERS[device]
-    settings: list[str | tuple[str, dict[str, str]]] = [provider]
     if device == "cuda":
         onnxruntime.preload_dlls()
-        # ONNX Runtime's own default is TF32.
-        of_cuda = {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
-        settings = [(provider, of_cuda)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     # Spinning threads win microseconds for one session and starve every neighbour.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=settings)
+        session = onnxruntime.InferenceSession(
+            path, options, providers=[(provider, of_provider or {})]
+        )
     except Exception as error:  # ONNX Runtime raises several unrelated types
         if device == "cuda":
             raise _no_cuda(f"no session could be made ({error})") from error

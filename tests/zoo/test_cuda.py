@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from metavae_zoo.bundle import CARD, open_bundle
+from metavae_zoo.bundle import CARD, ENCODE, open_bundle
 from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE, OnnxEmbedder, golden_gap
 from metavae_zoo.families import family
-from metavae_zoo.graph import BUCKETS, CHUNK
+from metavae_zoo.graph import BUCKETS, CHUNK, open_graph
 from metavae_zoo.index import find_bundle, shipped_bundles
 
 pytestmark = pytest.mark.usefixtures("cuda")
@@ -172,3 +172,18 @@ def test_a_gpus_bits_are_not_those_of_an_earlier_run_in_the_same_buffers(pair, q
     kept = first.mean.copy()
     gpu.embed(queries[8:16], summary)
     assert_array_equal(first.mean, kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recorded_kernels_give_what_they_give_one_by_one(name, queries, rng):
+    bundle = find_bundle(name)
+    plain = open_graph(bundle.path / ENCODE, device="cuda", recorded=False)
+    recorded = open_graph(bundle.path / ENCODE, device="cuda")
+    for rows in (*BUCKETS, 3, 3, 100, 1):  # a bucket again, with other images
+        first = rng.integers(0, len(queries) - rows)
+        inputs = {"images": queries[first : first + rows]}
+        if bundle.card.needs_context:
+            summaries = rng.standard_normal((rows, bundle.card.feature_dim))
+            inputs["summary"] = summaries.astype(np.float32)
+        for found, expected in zip(recorded.run(inputs), plain.run(inputs), strict=True):
+            assert golden_gap(found, expected) <= TOLERANCE

@@ -81,8 +81,8 @@ def _of_an_earlier_version(path, folder):
     return earlier
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-def test_cuda_is_asked_for_tf32_only_where_it_is_wanted(path, monkeypatch, tf32):
+@pytest.mark.parametrize(("tf32", "recorded"), [(False, True), (True, True), (False, False)])
+def test_cuda_is_asked_for_tf32_only_where_it_is_wanted(path, monkeypatch, tf32, recorded):
     asked = []
 
     def session(path, options, providers):
@@ -92,10 +92,11 @@ def test_cuda_is_asked_for_tf32_only_where_it_is_wanted(path, monkeypatch, tf32)
     monkeypatch.setattr("onnxruntime.InferenceSession", session)
     monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
     with pytest.raises(DeviceUnavailable, match="no session could be made"):
-        open_graph(path, device="cuda", tf32=tf32)
+        open_graph(path, device="cuda", tf32=tf32, recorded=recorded)
     [(provider, options)] = asked
     assert provider == "CUDAExecutionProvider"
     assert options["use_tf32"] == ("1" if tf32 else "0")
+    assert options["enable_cuda_graph"] == ("1" if recorded else "0")
     with pytest.raises(DeviceUnavailable, match="TF32 was asked for on cpu"):
         open_graph(path, device="cpu", tf32=True)
 

@@ -24,6 +24,7 @@ from plain_loop import PlainMetaVAE
 from products import count_flops, record_products
 
 CONTEXT_SIZE = 10  # of the plain loop: the paper's
+_AHEAD = 10  # units of work before a GPU is waited for: seconds of it would fit into its queue
 _TYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -59,10 +60,12 @@ Variant = Callable[[], Work]
 def take_turn(variant: Variant, seconds: float, device: torch.device) -> Turn:
     """Let a variant work for at least so many seconds."""
     _finish(device)
-    images, flops, started = 0, 0.0, time.perf_counter()
+    images, flops, units, started = 0, 0.0, 0, time.perf_counter()
     while time.perf_counter() - started < seconds or not flops:
         work = variant()
-        images, flops = images + work.images, flops + work.flops
+        images, flops, units = images + work.images, flops + work.flops, units + 1
+        if units % _AHEAD == 0:
+            _finish(device)
     _finish(device)
     return Turn(Work(images, flops), time.perf_counter() - started)
 

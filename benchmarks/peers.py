@@ -32,7 +32,7 @@ from served.peers.catalog import PEERS, Peer, PeerFailed
 from served.peers.comparison import Comparison, Job
 from served.peers.environments import make_environment
 from served.peers.page import MANY, ONE, markdown
-from served.serving import serving
+from served.serving import serving, warm_up
 
 SCHEMA = 1
 MODEL = "metavae-mnist-rotation-contiguous"
@@ -40,6 +40,7 @@ RESULTS = Path(__file__).parent / "results" / "peers.json"
 ENVIRONMENTS = Path(__file__).parents[1] / "build" / "peers"
 PORTS = 5  # of each server
 BATCH_SIZE = 4  # requests, where many clients are served
+_WARM_UP = 20  # turns, of the smallest requests and of the largest
 
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
@@ -133,6 +134,8 @@ def _measured(
         serving(bundle, ModelSettings(), port) as one,
         serving(bundle, many_clients, port + PORTS) as many,
     ):
+        for store in (one, many):
+            warm_up(job.messages(store), _WARM_UP * seconds)
         comparison = Comparison(job, {ONE: one, MANY: many}, port + 2 * PORTS, rounds, seconds)
         bar = tqdm(zip(peers, pythons, strict=True), "peers", len(peers), disable=None)
         return [comparison.measure(peer, python) for peer, python in bar]

@@ -41,13 +41,13 @@ from metavae_zoo.graph import Device
 from metavae_zoo.machine import usable_cores
 from metavae_zoo.places import token_file
 from publish import publish
-from served.cases import CASES, Case, measure
+from served.cases import CASES, LARGEST, SMALLEST, Case, measure
 from served.ceiling import Ceiling
 from served.load import Message, run
 from served.noop import NAME as NOOP
 from served.noop import add_noop
 from served.page import markdown
-from served.serving import authorization, serving
+from served.serving import authorization, serving, warm_up
 
 SCHEMA = 1
 MODEL = "metavae-mnist-rotation-contiguous"
@@ -58,7 +58,7 @@ RESULTS = {
 CONTEXTS = (10, 1_000, 100_000)
 OURS, FLOOR, CEILING, INT8 = "metavae", "no-op handler", "in process", "int8"
 _INT8_PORTS = 10  # above the others
-_WARM_UP = 4  # times as long as a turn
+_WARM_UP = 10  # turns, of the smallest requests and of the largest
 
 
 @click.command(cls=ShowsErrors, context_settings=HELP_OPTIONS)
@@ -175,10 +175,9 @@ def _cases(
     rounds: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    # Java compiles what it has run a few thousand times: a server that is up has done so.
     for served in filter(None, (store, int8_store)):
-        busiest = Message.post(*_request(bundle, served, CASES[0]))
-        run(busiest, clients=8, seconds=_WARM_UP * seconds)
+        both = [Message.post(*_request(bundle, served, case)) for case in (SMALLEST, LARGEST)]
+        warm_up(both, _WARM_UP * seconds)
     found = []
     with (
         closing(Ceiling(bundle.path, settings)) as ceiling,

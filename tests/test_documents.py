@@ -39,6 +39,7 @@ PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "precision": precision.markdown,
     "precision-cuda": precision.markdown,
     "serving": serving_page.markdown,
+    "serving-batched": serving_page.markdown,
     "serving-cuda": serving_page.markdown,
     "cuda-graphs": cuda_graphs.markdown,
     "peers": peers_page.markdown,
@@ -95,7 +96,7 @@ def test_pages_of_benchmarks_are_what_their_numbers_draw_up(name):
     assert numbers.with_suffix(".md").read_text() == drawn_up
 
 
-@pytest.mark.parametrize("name", ["serving", "serving-cuda", "peers"])
+@pytest.mark.parametrize("name", ["serving", "serving-batched", "serving-cuda", "peers"])
 def test_what_was_measured_of_the_server_is_of_a_model_as_it_ships(name):
     result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     assert result["digest"] == open_bundle(shipped_bundles() / result["model"]).card.digest

@@ -29,11 +29,13 @@ class Case:
         return f"{self.queries} queries, {clients}{wire}"
 
 
+SMALLEST, LARGEST = Case("one", 1, 1), Case("many-clients", 256, 8)
 CASES = (
-    Case("one", 1, 1),
+    SMALLEST,
     Case("some", 32, 1),
     Case("many", 256, 1),
-    Case("many-clients", 256, 4),
+    Case("several", 256, 4),
+    LARGEST,
     Case("eight", 32, 8),
     Case("thirty-two", 32, 32),
     Case("json", 256, 1, binary=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,9 @@ from metavae_serving.configuration import read_settings
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.places import token_file
+from served.load import Message, run
+
+_WARMING_CLIENTS = 8
 
 
 @contextmanager
@@ -34,3 +37,13 @@ def authorization(store: Path, model: str) -> tuple[str, dict[str, str]]:
     key = json.loads(token_file(store).read_text())["inference"]["key"]
     url = f"{read_settings(store).url}/predictions/{model}"
     return url, {"Authorization": f"Bearer {key}"}
+
+
+def warm_up(messages: Sequence[Message], seconds: float) -> None:
+    """Ask a server for each of the messages for so long, before anything is measured.
+
+    Java compiles what it has run some thousand times in the background, which takes half a core
+    for tens of seconds: a server that is up has done so.
+    """
+    for message in messages:
+        run(message, clients=_WARMING_CLIENTS, seconds=seconds)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metavae_serving.wire import encode_request
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.embedder import Embeddings, OnnxEmbedder
-from served.cases import CASES, Case, Subject, measure
+from served.cases import CASES, LARGEST, SMALLEST, Case, Subject, measure
 from served.load import LoadFailed, Message, Run, run
 from served.peers.catalog import Peer, PeerFailed
 from served.peers.environments import versions
@@ -43,6 +43,16 @@ class Job:
     def images(self, queries: int) -> NDArray[np.uint8]:
         """The first so many images."""
         return self._images[:queries]
+
+    def message(self, store: Path, case: Case) -> Message:
+        """A case's request to metavae, which serves from `store`."""
+        body, headers = encode_request(queries=self.images(case.queries), summary=self.summary)
+        url, token = authorization(store, self.bundle.card.name)
+        return Message.post(url, body, headers | token)
+
+    def messages(self, store: Path) -> list[Message]:
+        """The smallest and the largest request, which warm it up."""
+        return [self.message(store, case) for case in (SMALLEST, LARGEST)]
 
     def check(self, found: Embeddings, queries: int) -> None:
         """Raise PeerFailed unless these are the embeddings of the first so many, bit for bit."""
@@ -107,10 +117,7 @@ class Comparison:
         return {"case": str(case), **dataclasses.asdict(case), "subjects": taken}
 
     def _ours(self, store: Path, case: Case) -> Subject:
-        images, summary = self.job.images(case.queries), self.job.summary
-        body, headers = encode_request(queries=images, summary=summary)
-        url, token = authorization(store, self.job.bundle.card.name)
-        message = Message.post(url, body, headers | token)
+        message = self.job.message(store, case)
         return lambda seconds: run(message, clients=case.clients, seconds=seconds)
 
     def _theirs(self, peer: Peer, process: Running, case: Case) -> Subject:

@@ -6,8 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.testing import assert_allclose, assert_array_equal
 
+from metavae_client.cli import main
 from metavae_client.probe import run_probe
 from metavae_client.remote import RemoteEmbedder
 from metavae_client.settings import ProbeSettings
@@ -66,6 +68,21 @@ def test_torch_onnx_and_server_agree(model, trained, server, images):
     for one, tolerance in ((found[1], 1e-5), (found[2], 0)):
         assert_allclose(one.mean, found[0].mean, rtol=tolerance, atol=tolerance)
         assert_allclose(one.log_variance, found[0].log_variance, rtol=tolerance, atol=tolerance)
+
+
+def test_a_context_for_a_model_that_takes_none_is_said_to_change_nothing(
+    trained, server, images, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("images.npy", images[:3])
+    words = ["images.npy", "--model", trained["vae"][1].card.name, "--url", server.url]
+    words += ["--token-file", str(server.token_file), "--json"]
+    without = CliRunner().invoke(main, ["embed", *words])
+    given = CliRunner().invoke(main, ["embed", *words, "--context", "images.npy"])
+    assert given.exit_code == without.exit_code == 0
+    assert given.stdout == without.stdout
+    assert without.stderr == ""
+    assert given.stderr.endswith("takes no context: the one given changes nothing\n")
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -45,7 +46,11 @@ main.add_command(probe)
     help="Images of the same distribution: one file or folder, repeatable.",
 )
 @click.option("--summary", type=PATH, help="Their summary, in place of --context.")
-@click.option("--out", type=PATH, help="Write a .npy of means, or a .npz with log-variances.")
+@click.option(
+    "--out",
+    type=PATH,
+    help="Write a .npy of means, or a .npz of mean, log_variance and name, the image's file.",
+)
 @_model
 @server_options
 @json_option
@@ -69,15 +74,18 @@ def embed(
         files.check_output(out, ".npy", ".npz")
     name = model or only_name(url, token_file=token_file)
     with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
-        images = files.read_images(queries, embedder.card, field="queries")
+        images, names = files.read_named_images(queries, embedder.card, field="queries")
         given = files.read_summary(summary) if summary else None
         if context:
             given = embedder.summarize(files.read_images(context, embedder.card, field="context"))
         embeddings = embedder.embed(images, given)
     if out:
-        files.write_embeddings(out, embeddings)
+        files.write_embeddings(out, embeddings, names)
+    if given is not None and not embedder.card.needs_context:
+        click.echo(f"{name} takes no context: the one given changes nothing", err=True)
+        given = None
     under = "no context" if given is None else f"a context of {given.count} images"
-    _print_embeddings(embeddings, embedder.card, out, under, as_json)
+    _print_embeddings(embeddings, names, embedder.card, out, under, as_json)
 
 
 @main.command()
@@ -128,7 +136,12 @@ def models(url: str, token_file: Path | None, management_url: str | None, as_jso
 
 
 def _print_embeddings(
-    embeddings: Embeddings, card: ModelCard, out: Path | None, under: str, as_json: bool
+    embeddings: Embeddings,
+    names: Sequence[str],
+    card: ModelCard,
+    out: Path | None,
+    under: str,
+    as_json: bool,
 ) -> None:
     if out and not as_json:
         of = f"{len(embeddings)} embeddings of {card.latent_dim} numbers"
@@ -138,6 +151,7 @@ def _print_embeddings(
         if out:
             found["out"] = str(out)
         else:
+            found["name"] = list(names)
             found["embedding"] = embeddings.mean.tolist()
             found["log_variance"] = embeddings.log_variance.tolist()
         click.echo(json.dumps(found))

@@ -42,14 +42,25 @@ def read_images(paths: Sequence[Path], card: ModelCard, *, field: str) -> Images
     A folder's pictures come in the order of their names. Pictures are converted to the model's
     channels (grey, or red-green-blue), never resized. Raises BadFile and BadImages.
     """
-    parts = [
-        _read_array(file, card, field) if file.suffix == ".npy" else _read_picture(file, card)
-        for path in paths
-        for file in _files(path)
-    ]
+    images, _ = read_named_images(paths, card, field=field)
+    return images
+
+
+def read_named_images(
+    paths: Sequence[Path], card: ModelCard, *, field: str
+) -> tuple[Images, list[str]]:
+    """The same, and what each image is called: its file, with [ROW] where that is an array."""
+    parts, names = [], []
+    for file in (file for path in paths for file in _files(path)):
+        if file.suffix == ".npy":
+            parts.append(_read_array(file, card, field))
+            names += [f"{file}[{row}]" for row in range(len(parts[-1]))]
+        else:
+            parts.append(_read_picture(file, card))
+            names.append(str(file))
     if not parts:
         raise BadImages(f"{field} is empty, expected at least one image", field=field)
-    return np.concatenate(parts)
+    return np.concatenate(parts), names
 
 
 def read_summary(path: Path) -> Summary:
@@ -76,12 +87,17 @@ def write_summary(path: Path, summary: Summary) -> None:
     _write(path, save)
 
 
-def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Write the means as .npy, or means and log-variances as .npz; raises BadFile."""
+def write_embeddings(path: Path, embeddings: Embeddings, names: Sequence[str]) -> None:
+    """Write the means as .npy, or `mean`, `log_variance` and `name` as .npz; raises BadFile."""
 
     def save(file: IO[bytes]) -> None:
         if path.suffix == ".npz":
-            np.savez(file, mean=embeddings.mean, log_variance=embeddings.log_variance)
+            np.savez(
+                file,
+                mean=embeddings.mean,
+                log_variance=embeddings.log_variance,
+                name=np.array(names),
+            )
         else:
             np.save(file, embeddings.mean)
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from metavae_client.address import is_local, management_url, parse_url
+from metavae_client.address import is_local, parse_url
 from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, ModelNotServed
 from metavae_client.headers import request_id, whole_number
-from metavae_client.served import names_if_they_can_be_had, served_names
+from metavae_client.served import names_if_they_can_be_had, served_beside, served_names
 from metavae_client.tokens import Tokens
 from metavae_serving.wire import (
     HEADER_LENGTH,
@@ -272,10 +272,10 @@ def served_models(
     `management` is the URL of its management API, which listens on its own machine only (one port
     above `url` if None); `token_file` has the tokens of both.
     """
-    at = management or management_url(url)
-    tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(at)))
+    tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(management or url)))
+    names = served_names(management, tokens) if management else served_beside(url, tokens)
     cards = []
-    for name in served_names(at, tokens):
+    for name in names:
         with RemoteEmbedder(url, name, token=token, token_file=token_file) as embedder:
             cards.append(embedder.card)
     return cards

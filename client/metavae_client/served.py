@@ -8,7 +8,7 @@ import httpx
 
 from metavae_client.address import is_local, management_url, parse_url
 from metavae_client.connection import Connection, Patience
-from metavae_client.errors import BadReply, ModelNotNamed, Unauthorized
+from metavae_client.errors import BadReply, ModelNotNamed, ServerUnreachable, Unauthorized
 from metavae_client.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
 
@@ -37,6 +37,25 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
     return sorted(names)
 
 
+def served_beside(url: str, tokens: Tokens) -> list[str]:
+    """Names of the models of the server with this inference URL, by its own management API.
+
+    Raises what is wrong with the server itself; and ServerUnreachable where it is there and its
+    management API is not.
+    """
+    management = management_url(url)
+    _ping(url, tokens)
+    try:
+        return served_names(management, tokens)
+    except ServerUnreachable as error:
+        raise ServerUnreachable(
+            f"the server at {url} does not tell what it serves: {error.message}",
+            hint="The management API listens on the server's own machine only: ask there, or give"
+            " --management-url",
+            field="management_url",
+        ) from error
+
+
 def only_name(url: str, *, token_file: Path | None = None) -> str:
     """Name of the one model that the server with this inference URL serves.
 
@@ -44,11 +63,7 @@ def only_name(url: str, *, token_file: Path | None = None) -> str:
     """
     tokens = Tokens(path=token_file, local=is_local(parse_url(url)))
     management_url(url)  # which there is none of for gRPC
-    inference = Connection(url, tokens, "inference", Patience())
-    try:
-        inference.send("GET", "/ping")  # an error about the server itself comes first
-    finally:
-        inference.close()
+    _ping(url, tokens)
     try:
         names = _names_soon(url, tokens)
     except MetavaeError as error:
@@ -73,6 +88,15 @@ def names_if_they_can_be_had(url: str, tokens: Tokens) -> list[str]:
         return _names_soon(url, tokens)
     except MetavaeError:
         return []
+
+
+def _ping(url: str, tokens: Tokens) -> None:
+    """Raise what is wrong with the server itself, which comes before what its models are."""
+    inference = Connection(url, tokens, "inference", Patience())
+    try:
+        inference.send("GET", "/ping")
+    finally:
+        inference.close()
 
 
 def _names_soon(url: str, tokens: Tokens) -> list[str]:

@@ -227,7 +227,7 @@ def _wait_until_ready(
     timeout: float,
     progress: Callable[[int, int], None],
 ) -> list[Worker]:
-    expected = read_settings(store).workers
+    expected, up = read_settings(store).workers, 0
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         launched = launcher.poll() is not None
@@ -255,7 +255,10 @@ def _wait_until_ready(
         if up >= expected:
             return found
         time.sleep(_POLL_SECONDS)
-    raise _failure(store, f"the workers are not ready after {timeout:g} s")
+    raise ServerFailed(
+        f"{up} of {expected} workers are ready after {timeout:g} s",
+        hint=f"Give them longer, or see what they log in {log_folder(store)}",
+    )
 
 
 def _worker_died(store: Path) -> bool:

@@ -81,6 +81,8 @@ def test_pictures_in_a_folder_are_images_in_the_order_of_their_names(client, fil
     with np.load("z.npz") as array, np.load("pictures.npz") as pictures:
         assert np.array_equal(array["mean"], pictures["mean"])
         assert np.array_equal(array["log_variance"], pictures["log_variance"])
+        assert array["name"].tolist() == [f"queries.npy[{row}]" for row in range(20)]
+        assert pictures["name"].tolist() == sorted(map(str, Path("pictures").iterdir()))
 
 
 def test_a_summary_made_once_stands_for_its_context(client, files, local, images):
@@ -93,12 +95,27 @@ def test_a_summary_made_once_stands_for_its_context(client, files, local, images
 
 def test_without_out_each_embedding_is_a_line_of_numbers(client, files, local):
     result = client("embed", "queries.npy", "--context", "context.npy")
+    named = json.loads(client("embed", "queries.npy", "--context", "context.npy", "--json").stdout)
+    assert named["name"][3] == "queries.npy[3]"
+    assert len(named["name"]) == len(named["embedding"])
     assert np.loadtxt(result.stdout.splitlines()).shape == (20, local.card.latent_dim)
 
 
 def test_models_lists_what_is_served(client, local):
     assert client("models").stdout.split()[0] == local.card.name
     assert json.loads(client("models", "--json").stdout)[0]["name"] == local.card.name
+
+
+def test_models_of_no_server_names_the_address_that_was_given(client):
+    line = in_one_line(client("models", "--url", "http://127.0.0.1:9"))
+    assert "no server answers at http://127.0.0.1:9 " in line
+
+
+def test_models_of_a_server_whose_management_is_elsewhere_says_so(client, monkeypatch, server):
+    monkeypatch.setattr("metavae_client.served.management_url", lambda url: "http://127.0.0.1:9")
+    line = in_one_line(client("models"))
+    assert f"the server at {server.url} does not tell what it serves" in line
+    assert "--management-url" in line
 
 
 def test_probe_prints_a_table_and_draws_it(client):

@@ -1,4 +1,4 @@
-"""What recorded kernels give a model on a GPU: `python benchmarks/cuda_graphs.py`.
+"""What recorded kernels give an encoder on a GPU: `python benchmarks/cuda_graphs.py`.
 
 Models of the zoo embed the same images on ONNX Runtime, in turns: with the kernels of a run
 recorded once and launched together (a CUDA graph), as they are served, and launched one by one.
@@ -8,13 +8,13 @@ Writes every turn to a JSON file, and a table beside it.
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -49,7 +49,7 @@ def main(names: tuple[str, ...], seconds: float, rounds: int, out: Path) -> None
     machine = describe_machine(choose_device("cuda"), threads=1)
     result = {
         "schema": SCHEMA,
-        "machine": machine | {"onnxruntime": version("onnxruntime-gpu")},
+        "machine": machine | {"onnxruntime": onnxruntime.__version__},
         "rounds": rounds,
         "seconds": seconds,
         "models": {name: _measure(find_bundle(name), rounds, seconds) for name in names},
@@ -106,15 +106,19 @@ def markdown(result: dict[str, Any]) -> str:
             times = [f"{median(one) * 1e6:,.0f} us" for one in (plain, recorded)]
             rows.append([f"`{name}`", count, *times, f"{ratio:.2f}"])
     machine = result["machine"]
-    return f"""# What CUDA graphs give a served model
+    options = f" --seconds {result['seconds']:g} --rounds {result['rounds']}"
+    return f"""# What CUDA graphs give an encoder
 
 {markdown_table(["", "images", "one by one", "recorded", "times as fast"], rows)}
 
-Median time of one run of the encoder on ONNX Runtime {machine["onnxruntime"]}, from images in the
-host's memory to embeddings there; medians of {result["rounds"]} turns of {result["seconds"]:g} s,
-and of ratios of turns that followed each other.
+Median time of one run of the encoder, without a server, on ONNX Runtime
+{machine["onnxruntime"]}, from images in the host's memory to embeddings there; medians of
+{result["rounds"]} turns of {result["seconds"]:g} s, and of ratios of turns that followed each
+other.
 
-Made by `python benchmarks/cuda_graphs.py` at commit {machine["commit"]}, on {machine["gpu"]}.
+Made by `python benchmarks/cuda_graphs.py{options}`
+at commit {machine["commit"]}, on {machine["gpu"]} with {machine["cores"]} cores, load
+{machine["load_average"]} at the start.
 """
 
 

@@ -104,6 +104,7 @@ def main(
         "rounds": rounds,
         "seconds": seconds,
         "batch_size": BATCH_SIZE,
+        "warm_up_turns": _WARM_UP,
         "peers": found,
     }
     text = markdown(result)

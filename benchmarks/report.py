@@ -104,7 +104,8 @@ def table(result: dict[str, Any]) -> str:
         [
             f"{result['recipe']['name']}: {distributions} distributions of {images:,} images;"
             f" {machine['gpu'] or machine['processor']}, {machine['threads']} threads,"
-            f" torch {machine['torch']}, load {machine['load_average']} at the start",
+            f" torch {machine['torch']}, load {machine['load_average']} at the start,"
+            f" commit {machine['commit']}",
             f"median (lowest to highest) of {turns} turns of {result['turn_seconds']:g} s;"
             " peak memory of the process (of it, for model and step)",
             "",

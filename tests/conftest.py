@@ -104,7 +104,7 @@ def mnist_root() -> Path:
 def cuda() -> None:
     """For tests that need a GPU which ONNX Runtime really runs on; skipped where there is none."""
     try:
-        open_graph(find_bundle(MODEL).path / ENCODE, device="cuda")
+        open_graph(find_bundle(MODEL).path / ENCODE, device="cuda", recorded=False)
     except DeviceUnavailable as error:
         pytest.skip(f"ONNX Runtime has no CUDA device: {error.message}")
 

@@ -29,12 +29,12 @@ class Case:
         return f"{self.queries} queries, {clients}{wire}"
 
 
-SMALLEST, LARGEST = Case("one", 1, 1), Case("many-clients", 256, 8)
+SMALLEST, LARGEST = Case("one", 1, 1), Case("crowd", 256, 8)
 CASES = (
     SMALLEST,
     Case("some", 32, 1),
     Case("many", 256, 1),
-    Case("several", 256, 4),
+    Case("many-clients", 256, 4),
     LARGEST,
     Case("eight", 32, 8),
     Case("thirty-two", 32, 32),

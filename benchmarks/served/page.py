@@ -19,7 +19,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The page that a result file becomes."""
     machine, settings = result["machine"], result["settings"]
     threads, gpu = _threads(settings["threads"]), machine["gpu"]
-    on_gpu, options = f", on one {gpu}" if gpu else "", _options(settings)
+    on_gpu, options = f", on one {gpu}" if gpu else "", _options(result)
     rows = [_row(case) for case in result["cases"]]
     with_int8 = any("int8" in case["subjects"] for case in result["cases"])
     header = ["", "images/s", "p50", "p99", "of in process", "of what is left", "p50 over no-op"]
@@ -53,17 +53,21 @@ all are medians of ratios of turns that followed each other.
 
 A worker takes {memory:.0f} MB; from start to ready {result["startup_seconds"]:.1f} s.
 
-Made by `python benchmarks/serving.py{options}` at commit {machine["commit"]}, of model digest
-{result["digest"][:12]}, on {machine["processor"]}, {machine["cores"]} cores, the clients on the
-same machine, load {machine["load_average"]} at the start.
+Made by `python benchmarks/serving.py{options}`
+at commit {machine["commit"]}, of model digest {result["digest"][:12]}, on {machine["processor"]},
+{machine["cores"]} cores, the clients on the same machine, load {machine["load_average"]}
+at the start.
 """
 
 
-def _options(settings: dict[str, Any]) -> str:
-    """The settings that are not those of a model by default, as the command takes them."""
+def _options(result: dict[str, Any]) -> str:
+    """What the command was given: what is not a model's setting by default, and the turns."""
     usual = dataclasses.asdict(ModelSettings())
     named = ("device", "workers", "threads", "batch_size")
+    settings = result["settings"]
     given = [(name, settings[name]) for name in named if settings[name] != usual[name]]
+    aside = [("out", "FILE")] if {name for name, _ in given} - {"device"} else []
+    given += [*((name, f"{result[name]:g}") for name in ("seconds", "rounds")), *aside]
     return "".join(f" --{name.replace('_', '-')} {value}" for name, value in given)
 
 

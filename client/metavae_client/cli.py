@@ -49,7 +49,7 @@ main.add_command(probe)
 @click.option(
     "--out",
     type=PATH,
-    help="Write a .npy of means, or a .npz of mean, log_variance and name, the image's file.",
+    help="Write a .npy of means, or a .npz of mean, log_variance and image, its file.",
 )
 @_model
 @server_options
@@ -151,7 +151,7 @@ def _print_embeddings(
         if out:
             found["out"] = str(out)
         else:
-            found["name"] = list(names)
+            found["image"] = list(names)
             found["embedding"] = embeddings.mean.tolist()
             found["log_variance"] = embeddings.log_variance.tolist()
         click.echo(json.dumps(found))

@@ -42,25 +42,31 @@ def read_images(paths: Sequence[Path], card: ModelCard, *, field: str) -> Images
     A folder's pictures come in the order of their names. Pictures are converted to the model's
     channels (grey, or red-green-blue), never resized. Raises BadFile and BadImages.
     """
-    images, _ = read_named_images(paths, card, field=field)
-    return images
+    return np.concatenate([images for _, images in _read(paths, card, field)])
 
 
 def read_named_images(
     paths: Sequence[Path], card: ModelCard, *, field: str
 ) -> tuple[Images, list[str]]:
     """The same, and what each image is called: its file, with [ROW] where that is an array."""
-    parts, names = [], []
-    for file in (file for path in paths for file in _files(path)):
-        if file.suffix == ".npy":
-            parts.append(_read_array(file, card, field))
-            names += [f"{file}[{row}]" for row in range(len(parts[-1]))]
-        else:
-            parts.append(_read_picture(file, card))
-            names.append(str(file))
-    if not parts:
+    parts = _read(paths, card, field)
+    names: list[str] = []
+    for file, images in parts:
+        is_array = file.suffix == ".npy"
+        names += [f"{file}[{row}]" for row in range(len(images))] if is_array else [str(file)]
+    return np.concatenate([images for _, images in parts]), names
+
+
+def _read(paths: Sequence[Path], card: ModelCard, field: str) -> list[tuple[Path, Images]]:
+    """Every file, and the images in it."""
+    found = [
+        (file, _read_array(file, card, field) if file.suffix == ".npy" else _picture(file, card))
+        for path in paths
+        for file in _files(path)
+    ]
+    if not found:
         raise BadImages(f"{field} is empty, expected at least one image", field=field)
-    return np.concatenate(parts), names
+    return found
 
 
 def read_summary(path: Path) -> Summary:
@@ -88,7 +94,10 @@ def write_summary(path: Path, summary: Summary) -> None:
 
 
 def write_embeddings(path: Path, embeddings: Embeddings, names: Sequence[str]) -> None:
-    """Write the means as .npy, or `mean`, `log_variance` and `name` as .npz; raises BadFile."""
+    """Write the means as .npy, or `mean`, `log_variance` and `image` (its name) as .npz.
+
+    Raises BadFile.
+    """
 
     def save(file: IO[bytes]) -> None:
         if path.suffix == ".npz":
@@ -96,7 +105,7 @@ def write_embeddings(path: Path, embeddings: Embeddings, names: Sequence[str]) -
                 file,
                 mean=embeddings.mean,
                 log_variance=embeddings.log_variance,
-                name=np.array(names),
+                image=np.array(names),
             )
         else:
             np.save(file, embeddings.mean)
@@ -140,7 +149,7 @@ def _read_array(path: Path, card: ModelCard, field: str) -> Images:
     return as_images(array, card.image_shape, field=field)
 
 
-def _read_picture(path: Path, card: ModelCard) -> Images:
+def _picture(path: Path, card: ModelCard) -> Images:
     from PIL import Image
 
     channels, height, width = card.image_shape

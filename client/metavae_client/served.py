@@ -8,10 +8,11 @@ import httpx
 
 from metavae_client.address import is_local, management_url, parse_url
 from metavae_client.connection import Connection, Patience
-from metavae_client.errors import BadReply, ModelNotNamed, ServerUnreachable, Unauthorized
+from metavae_client.errors import BadReply, GaveUp, ModelNotNamed, ServerUnreachable, Unauthorized
 from metavae_client.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
 
+_SOON = 5.0  # seconds: an address that was guessed may be behind a firewall, and never answer
 _NAME_IT = "Name the model: --model NAME, or METAVAE_MODEL"
 
 
@@ -43,11 +44,11 @@ def served_beside(url: str, tokens: Tokens) -> list[str]:
     Raises what is wrong with the server itself; and ServerUnreachable where it is there and its
     management API is not.
     """
-    management = management_url(url)
+    management_url(url)  # which there is none of for gRPC
     _ping(url, tokens)
     try:
-        return served_names(management, tokens)
-    except ServerUnreachable as error:
+        return _names_soon(url, tokens)
+    except (ServerUnreachable, GaveUp) as error:
         raise ServerUnreachable(
             f"the server at {url} does not tell what it serves: {error.message}",
             hint="The management API listens on the server's own machine only: ask there, or give"
@@ -100,4 +101,4 @@ def _ping(url: str, tokens: Tokens) -> None:
 
 
 def _names_soon(url: str, tokens: Tokens) -> list[str]:
-    return served_names(management_url(url), tokens, Patience(timeout=2.0, give_up_after=2.0))
+    return served_names(management_url(url), tokens, Patience(timeout=_SOON, give_up_after=_SOON))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,6 +14,8 @@ from metavae_zoo.machine import usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime
+
+logger = logging.getLogger(__name__)
 
 Device = Literal["cpu", "cuda"]
 
@@ -45,8 +48,9 @@ def open_graph(
 
     `tf32` lets matrix products and convolutions on CUDA round what they multiply to 10 bits of
     mantissa. `recorded` has CUDA record the kernels of a run once and launch them together from
-    then on (a CUDA graph); it means nothing on the CPU. Raises BadBundle for a file that is none,
-    DeviceUnavailable where the device cannot be had or has no TF32.
+    then on (a CUDA graph), where all of them are on the GPU; it means nothing on the CPU. Raises
+    BadBundle for a file that is none, DeviceUnavailable where the device cannot be had or has no
+    TF32.
     """
     if tf32 and device != "cuda":
         raise DeviceUnavailable(
@@ -55,16 +59,16 @@ def open_graph(
         )
     if device == "cpu":
         return PlainGraph(_session(path, device, threads))
-    of_cuda = {
-        "use_tf32": str(int(tf32)),  # ONNX Runtime's own default is TF32
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "enable_cuda_graph": str(int(recorded)),
-    }
-    session = _session(path, device, threads, of_cuda)
-    try:
-        return BucketGraph(session, device)
-    except Exception as error:  # ONNX Runtime's own, of a device that is full
-        raise _no_cuda(f"its buffers cannot be had ({error})") from error
+    refusal = None
+    if recorded:
+        try:
+            return _on_gpu(path, device, threads, tf32=tf32, recorded=True)
+        except DeviceUnavailable as error:  # perhaps of the recording alone
+            refusal = error
+    graph = _on_gpu(path, device, threads, tf32=tf32, recorded=False)
+    if refusal:
+        logger.info("the kernels of %s are launched one by one: %s", path, refusal.message)
+    return graph
 
 
 class PlainGraph:
@@ -92,9 +96,14 @@ class BucketGraph:
     ones launch together. Not for several threads at once.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, device: Device) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, device: Device, *, recorded: bool = False
+    ) -> None:
+        self.recorded = recorded
         self._session = session
         self._buckets = {rows: _Bucket(session, device, rows) for rows in BUCKETS}
+        if recorded:
+            self._buckets[BUCKETS[0]].try_out(session)  # what cannot be recorded shows now
 
     def run(self, inputs: dict[str, NDArray]) -> list[NDArray]:
         """See `Graph`."""
@@ -127,6 +136,9 @@ class _Bucket:
             self._binding.bind_ortvalue_output(tensor.name, value)
             self._outputs.append(value)
 
+    def try_out(self, session: onnxruntime.InferenceSession) -> None:
+        session.run_with_iobinding(self._binding, self._options)
+
     def run(
         self, session: onnxruntime.InferenceSession, inputs: dict[str, NDArray], rows: int
     ) -> list[NDArray]:
@@ -138,6 +150,21 @@ class _Bucket:
         session.run_with_iobinding(self._binding, self._options)
         self._binding.synchronize_outputs()
         return [value.numpy()[:rows].copy() for value in self._outputs]
+
+
+def _on_gpu(
+    path: Path, device: Device, threads: int | None, *, tf32: bool, recorded: bool
+) -> BucketGraph:
+    of_cuda = {
+        "use_tf32": str(int(tf32)),  # ONNX Runtime's own default is TF32
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "enable_cuda_graph": str(int(recorded)),
+    }
+    session = _session(path, device, threads, of_cuda)
+    try:
+        return BucketGraph(session, device, recorded=recorded)
+    except Exception as error:  # ONNX Runtime's own, of a device that is full
+        raise _no_cuda(f"its buffers cannot be had ({error})") from error
 
 
 def _repeated(array: NDArray, rows: int) -> NDArray:

@@ -255,9 +255,12 @@ def _wait_until_ready(
         if up >= expected:
             return found
         time.sleep(_POLL_SECONDS)
+    cause = _exception(store)
     raise ServerFailed(
-        f"{up} of {expected} workers are ready after {timeout:g} s",
-        hint=f"Give them longer, or see what they log in {log_folder(store)}",
+        f"{up} of {expected} workers are ready after {timeout:g} s"
+        + (f": {cause}" if cause else ""),
+        hint="Give them longer with --timeout, or see what was logged, in"
+        f" {log_folder(store)} and {run_folder(store) / _OUTPUT}",
     )
 
 

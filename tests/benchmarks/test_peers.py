@@ -127,6 +127,7 @@ def made_up(rate: float, latency: float, **peer: object) -> dict:
             "versions": {"torchserve": "0.12"},
         },
         "model": "metavae-some", "threads": 2, "rounds": 3, "seconds": 1.0, "batch_size": 4,
+        "warm_up_turns": 20,
         "peers": [litserve | {"cases": [case]} | peer],
     }  # fmt: skip
 

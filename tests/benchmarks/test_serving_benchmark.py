@@ -92,12 +92,13 @@ def test_the_script_measures_every_case_against_floor_and_ceiling(bundle, settin
 
 def test_a_page_names_the_gpu_and_the_settings_that_it_was_measured_with():
     result = json.loads((SCRIPT.parent / "results" / "serving.json").read_text())
-    assert "`python benchmarks/serving.py`" in markdown(result)
+    assert "`python benchmarks/serving.py --seconds 2 --rounds 5`" in markdown(result)
     result["machine"]["gpu"] = "NVIDIA H100"
     result["settings"] |= {"device": "cuda", "batch_size": 4}
     page = markdown(result)
     assert ", on one NVIDIA H100, batch size 4" in page
-    assert "`python benchmarks/serving.py --device cuda --batch-size 4`" in page
+    command = "serving.py --device cuda --batch-size 4 --seconds 2 --rounds 5 --out FILE"
+    assert f"`python benchmarks/{command}`" in page
 
 
 def test_what_is_left_is_the_floor_and_the_ceiling_one_after_the_other():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -81,8 +82,8 @@ def test_pictures_in_a_folder_are_images_in_the_order_of_their_names(client, fil
     with np.load("z.npz") as array, np.load("pictures.npz") as pictures:
         assert np.array_equal(array["mean"], pictures["mean"])
         assert np.array_equal(array["log_variance"], pictures["log_variance"])
-        assert array["name"].tolist() == [f"queries.npy[{row}]" for row in range(20)]
-        assert pictures["name"].tolist() == sorted(map(str, Path("pictures").iterdir()))
+        assert array["image"].tolist() == [f"queries.npy[{row}]" for row in range(20)]
+        assert pictures["image"].tolist() == sorted(map(str, Path("pictures").iterdir()))
 
 
 def test_a_summary_made_once_stands_for_its_context(client, files, local, images):
@@ -96,8 +97,8 @@ def test_a_summary_made_once_stands_for_its_context(client, files, local, images
 def test_without_out_each_embedding_is_a_line_of_numbers(client, files, local):
     result = client("embed", "queries.npy", "--context", "context.npy")
     named = json.loads(client("embed", "queries.npy", "--context", "context.npy", "--json").stdout)
-    assert named["name"][3] == "queries.npy[3]"
-    assert len(named["name"]) == len(named["embedding"])
+    assert named["image"][3] == "queries.npy[3]"
+    assert len(named["image"]) == len(named["embedding"])
     assert np.loadtxt(result.stdout.splitlines()).shape == (20, local.card.latent_dim)
 
 
@@ -111,9 +112,16 @@ def test_models_of_no_server_names_the_address_that_was_given(client):
     assert "no server answers at http://127.0.0.1:9 " in line
 
 
-def test_models_of_a_server_whose_management_is_elsewhere_says_so(client, monkeypatch, server):
-    monkeypatch.setattr("metavae_client.served.management_url", lambda url: "http://127.0.0.1:9")
-    line = in_one_line(client("models"))
+@pytest.mark.parametrize("answers", [False, True], ids=["refused", "silent"])
+def test_models_of_a_server_whose_management_is_elsewhere_says_so(
+    client, monkeypatch, server, answers
+):
+    monkeypatch.setattr("metavae_client.served._SOON", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if answers else 9
+        address = f"http://127.0.0.1:{port}"
+        monkeypatch.setattr("metavae_client.served.management_url", lambda url: address)
+        line = in_one_line(client("models"))
     assert f"the server at {server.url} does not tell what it serves" in line
     assert "--management-url" in line
 

@@ -21,6 +21,7 @@ import yaml
 from click.testing import CliRunner
 
 from metavae_serving import launch, process
+from metavae_serving.archive import pack
 from metavae_serving.cli import main
 from metavae_serving.configuration import CONFIGURATION
 from metavae_serving.contents import SUMS, sums
@@ -364,3 +365,13 @@ def test_a_host_that_is_none_is_named_and_no_port_is_blamed():
 def test_ports_beyond_the_last_are_refused():
     with pytest.raises(ServerFailed, match="65536"):
         launch.check_ports(Settings(port=65_532))
+
+
+def test_a_start_that_takes_too_long_says_how_many_workers_are_ready(bundle, settings, tmp_path):
+    store = tmp_path / "store"
+    models = {bundle.card.name: ModelSettings(workers=2)}
+    pack([bundle], store, replace(settings, models=models))
+    with pytest.raises(ServerFailed, match=r"^0 of 2 workers are ready after 0.01 s\.") as failed:
+        launch.start(store, timeout=0.01)
+    assert "--timeout" in str(failed.value)
+    launch.check_ports(settings)  # nothing is left of it

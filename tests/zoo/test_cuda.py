@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from metavae_zoo.bundle import CARD, ENCODE, open_bundle
 from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE, OnnxEmbedder, golden_gap
 from metavae_zoo.families import family
-from metavae_zoo.graph import BUCKETS, CHUNK, open_graph
+from metavae_zoo.graph import BUCKETS, CHUNK, BucketGraph, open_graph
 from metavae_zoo.index import find_bundle, shipped_bundles
 
 pytestmark = pytest.mark.usefixtures("cuda")
@@ -179,6 +179,8 @@ def test_recorded_kernels_give_what_they_give_one_by_one(name, queries, rng):
     bundle = find_bundle(name)
     plain = open_graph(bundle.path / ENCODE, device="cuda", recorded=False)
     recorded = open_graph(bundle.path / ENCODE, device="cuda")
+    assert isinstance(recorded, BucketGraph)
+    assert recorded.recorded
     for rows in (*BUCKETS, 3, 3, 100, 1):  # a bucket again, with other images
         first = rng.integers(0, len(queries) - rows)
         inputs = {"images": queries[first : first + rows]}

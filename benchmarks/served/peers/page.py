@@ -27,7 +27,10 @@ def markdown(result: dict[str, Any]) -> str:
 the same machine. Every server has one worker and gives ONNX Runtime {result["threads"]} threads;
 every one gets the same images (uint8) and the same summary, and its means and log-variances
 (float32) are those of ONNX Runtime in process, bit for bit. {result["rounds"]} rounds; in each take
-turns of {result["seconds"]:g} s metavae, the peer, and metavae set for many clients.
+turns of {result["seconds"]:g} s metavae, the peer, and metavae set for many clients. Java compiles
+metavae's front-end while it runs: before the first peer, metavae is asked for
+{result["warm_up_turns"]} turns of the smallest requests and as many of the largest. Before each
+case every server is asked for half a second.
 
 {_peers(result)}
 

@@ -7,7 +7,7 @@ Writes every turn to a JSON file, and a table beside it.
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,10 +24,12 @@ from metavae_zoo.bundle import ENCODE, Bundle
 from metavae_zoo.card import ModelCard
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.files import make_writable
-from metavae_zoo.graph import BUCKETS, Graph, open_graph
+from metavae_zoo.graph import BUCKETS, open_graph
 from metavae_zoo.index import find_bundle
 from metavae_zoo.markdown import markdown_table
 from publish import publish
+from served.cases import measure
+from served.load import repeat
 
 SCHEMA = 1
 MODELS = ("metavae-mnist-rotation-contiguous", "wavelet-metavae-mnist-rotation-contiguous")
@@ -68,13 +70,11 @@ def _measure(bundle: Bundle, rounds: int, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {"digest": bundle.card.digest, "rows": {}}
     for rows in tqdm(BUCKETS, bundle.card.name, disable=None):
         inputs = _inputs(bundle.card, rows)
-        for graph in graphs.values():
-            _turn(graph, inputs, seconds)  # records, and warms up
-        turns = {way: [] for way in graphs}
-        for _ in range(rounds):
-            for way, graph in graphs.items():
-                turns[way].append(_turn(graph, inputs, seconds))
-        found["rows"][str(rows)] = turns
+        subjects = {way: partial(repeat, partial(one.run, inputs)) for way, one in graphs.items()}
+        taken = measure(subjects, queries=rows, rounds=rounds, seconds=seconds)
+        found["rows"][str(rows)] = {
+            way: [ms / 1e3 for ms in figures["p50_ms_of_rounds"]] for way, figures in taken.items()
+        }
     return found
 
 
@@ -83,17 +83,6 @@ def _inputs(card: ModelCard, rows: int) -> dict[str, NDArray]:
     images = rng.integers(0, 256, (rows, *card.image_shape), np.uint8)
     summary = rng.standard_normal((1, card.feature_dim)).astype(np.float32)
     return {"images": images} | ({"summary": summary} if card.needs_context else {})
-
-
-def _turn(graph: Graph, inputs: dict[str, NDArray], seconds: float) -> float:
-    """Median seconds from images in the host's memory to embeddings there."""
-    taken = []
-    began = time.perf_counter()
-    while not taken or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        graph.run(inputs)
-        taken.append(time.perf_counter() - start)
-    return median(taken)
 
 
 def markdown(result: dict[str, Any]) -> str:

@@ -117,6 +117,11 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The page that a result file becomes."""
+    return f"```\n{table(result)}\n```\n"
+
+
 def _target_line(name: str, target: float, ratios: dict[str, Any]) -> str:
     """Whether a target was met, precision by precision."""
     reached = ", ".join(

@@ -26,7 +26,7 @@ from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
 from metavae_zoo.files import make_writable
 from publish import publish
-from report import TARGETS, summarise, table
+from report import TARGETS, markdown, summarise, table
 from variants import PLAIN, STEPS, Key, Turn
 from workers import Job, Worker
 
@@ -92,7 +92,7 @@ def main(
     }
     result |= summarise(*_measure(chosen, images, place, threads, seconds, repeats))
     shown = table(result)
-    publish(out, result, f"```\n{shown}\n```\n")
+    publish(out, result, markdown(result))
     click.echo(f"{shown}\n\nwritten to {out}")
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import cuda_graphs
 import precision
+import report as training_page
 import weights
 from encoder.report import markdown
 from metavae_training.paper.cli import paper
@@ -22,7 +23,6 @@ from metavae_zoo.bundle import open_bundle
 from metavae_zoo.cli import results_table
 from metavae_zoo.families import mnist
 from metavae_zoo.index import read_index, shipped_bundles
-from report import table
 from served import page as serving_page
 from served.peers import page as peers_page
 
@@ -33,8 +33,8 @@ DOCUMENTS = sorted(
     for path in (ROOT / folder).glob("*.md")
 )
 PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "training": lambda result: f"```\n{table(result)}\n```\n",
-    "training-cuda": lambda result: f"```\n{table(result)}\n```\n",
+    "training": training_page.markdown,
+    "training-cuda": training_page.markdown,
     "weights": weights.markdown,
     "precision": precision.markdown,
     "precision-cuda": precision.markdown,

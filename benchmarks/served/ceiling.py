@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from metavae_zoo.bundle import open_bundle
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.graph import Device
 from metavae_zoo.machine import usable_cores
-from served.load import Run
+from served.load import Run, repeat
 
 _embedder: OnnxEmbedder | None = None
 
@@ -53,11 +53,4 @@ def _embed(count: int, seconds: float) -> Run:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *_embedder.card.image_shape), np.uint8)
     summary = _embedder.summarize(images[:100])
-    latencies, began = [], time.perf_counter()
-    last = began
-    while last - began < seconds:
-        _embedder.embed(images, summary)
-        now = time.perf_counter()
-        latencies.append(now - last)
-        last = now
-    return Run(last - began, latencies)
+    return repeat(partial(_embedder.embed, images, summary), seconds)

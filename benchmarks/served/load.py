@@ -9,7 +9,7 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -55,6 +55,18 @@ class Run:
     def rate(self) -> float:
         """Requests per second."""
         return len(self.latencies) / self.seconds
+
+
+def repeat(call: Callable[[], object], seconds: float) -> Run:
+    """Call over and over for so many seconds, once at least."""
+    latencies, began = [], time.perf_counter()
+    last = began
+    while not latencies or last - began < seconds:
+        call()
+        now = time.perf_counter()
+        latencies.append(now - last)
+        last = now
+    return Run(last - began, latencies)
 
 
 def run(message: Message, *, clients: int, seconds: float) -> Run:

@@ -44,7 +44,6 @@ def served_beside(url: str, tokens: Tokens) -> list[str]:
     Raises what is wrong with the server itself; and ServerUnreachable where it is there and its
     management API is not.
     """
-    management_url(url)  # which there is none of for gRPC
     _ping(url, tokens)
     try:
         return _names_soon(url, tokens)
@@ -63,7 +62,6 @@ def only_name(url: str, *, token_file: Path | None = None) -> str:
     Raises ModelNotNamed where it serves several or does not tell, and what `Connection` raises.
     """
     tokens = Tokens(path=token_file, local=is_local(parse_url(url)))
-    management_url(url)  # which there is none of for gRPC
     _ping(url, tokens)
     try:
         names = _names_soon(url, tokens)
@@ -93,6 +91,7 @@ def names_if_they_can_be_had(url: str, tokens: Tokens) -> list[str]:
 
 def _ping(url: str, tokens: Tokens) -> None:
     """Raise what is wrong with the server itself, which comes before what its models are."""
+    management_url(url)  # which there is none of for gRPC
     inference = Connection(url, tokens, "inference", Patience())
     try:
         inference.send("GET", "/ping")

@@ -25,6 +25,10 @@ BUCKETS = (1, 8, 32, 128, 512, CHUNK)
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+class _Refused(DeviceUnavailable):
+    """The device is there, and what was asked of it cannot be had."""
+
+
 class Graph(Protocol):
     """Inputs by name, to outputs in the graph's own order.
 
@@ -63,7 +67,7 @@ def open_graph(
     if recorded:
         try:
             return _on_gpu(path, device, threads, tf32=tf32, recorded=True)
-        except DeviceUnavailable as error:  # perhaps of the recording alone
+        except _Refused as error:  # perhaps of the recording alone
             refusal = error
     graph = _on_gpu(path, device, threads, tf32=tf32, recorded=False)
     if refusal:
@@ -164,7 +168,7 @@ def _on_gpu(
     try:
         return BucketGraph(session, device, recorded=recorded)
     except Exception as error:  # ONNX Runtime's own, of a device that is full
-        raise _no_cuda(f"its buffers cannot be had ({error})") from error
+        raise _no_cuda(_Refused, f"its buffers cannot be had ({error})") from error
 
 
 def _repeated(array: NDArray, rows: int) -> NDArray:
@@ -197,7 +201,7 @@ def _session(
         )
     except Exception as error:  # ONNX Runtime raises several unrelated types
         if device == "cuda":
-            raise _no_cuda(f"no session could be made ({error})") from error
+            raise _no_cuda(_Refused, f"no session could be made ({error})") from error
         raise BadBundle(
             f"ONNX Runtime cannot load {path} on {device} ({error})",
             hint="Verify the bundle: `metavae-zoo verify NAME`",
@@ -205,12 +209,12 @@ def _session(
     # ONNX Runtime falls back to the CPU without a word when CUDA cannot be had.
     actual = session.get_providers()[0]
     if actual != provider:
-        raise _no_cuda(f"ONNX Runtime gave {actual}")
+        raise _no_cuda(DeviceUnavailable, f"ONNX Runtime gave {actual}")
     return session
 
 
-def _no_cuda(found: str) -> DeviceUnavailable:
-    return DeviceUnavailable(
+def _no_cuda(kind: type[DeviceUnavailable], found: str) -> DeviceUnavailable:
+    return kind(
         f"CUDAExecutionProvider was asked for and {found}",
         hint="Check `nvidia-smi` and the CUDA libraries, or choose `--device cpu`",
     )

@@ -259,8 +259,7 @@ def _wait_until_ready(
     raise ServerFailed(
         f"{up} of {expected} workers are ready after {timeout:g} s"
         + (f": {cause}" if cause else ""),
-        hint="Give them longer with --timeout, or see what was logged, in"
-        f" {log_folder(store)} and {run_folder(store) / _OUTPUT}",
+        hint=f"Give them longer with --timeout, or see what was logged, in {_logs(store)}",
     )
 
 
@@ -270,11 +269,14 @@ def _worker_died(store: Path) -> bool:
 
 
 def _failure(store: Path, what: str) -> ServerFailed:
-    output = run_folder(store) / _OUTPUT
     return ServerFailed(
         f"{what}: {_reason(store).rstrip('.')}",
-        hint=f"All that was logged is in {log_folder(store)} and {output}",
+        hint=f"All that was logged is in {_logs(store)}",
     )
+
+
+def _logs(store: Path) -> str:
+    return f"{log_folder(store)} and {run_folder(store) / _OUTPUT}"
 
 
 def _reason(store: Path) -> str:

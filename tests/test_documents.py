@@ -19,6 +19,7 @@ import report as training_page
 import weights
 from encoder.report import markdown
 from metavae_training.paper.cli import paper
+from metavae_training.paper.results import read_items
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.cli import results_table
 from metavae_zoo.families import mnist
@@ -81,10 +82,10 @@ def test_a_training_run_is_the_same_model_in_all_results():
     """One that is trained again is another one, and is not mixed with the first."""
     runs: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for numbers in (ROOT / "results").glob("*.json"):
-        for item in json.loads(numbers.read_text())["items"]:
-            if item["kind"] in ("model", "distance"):
-                run = (item["model"], item["family"], item["split"], item["seed"])
-                runs[*run, item["recipe_sha256"]].add(item["bundle_sha256"])
+        for item in read_items(numbers):
+            if item.kind in ("model", "distance"):
+                run = (item.model, item.family, item.split, item.seed)
+                runs[*run, item.recipe_sha256].add(item.bundle_sha256)
     assert len(runs) > 100
     assert {run: bundles for run, bundles in runs.items() if len(bundles) > 1} == {}
 

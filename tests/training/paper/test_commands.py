@@ -15,6 +15,7 @@ from metavae_client.cli import main as client
 from metavae_training.cli import main
 from metavae_training.paper import ceiling, figure7, study
 from metavae_training.paper.distances import transformed_values
+from metavae_training.paper.results import Item, read_items
 from metavae_zoo import commands
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.commit import code_commit
@@ -56,17 +57,17 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(commands, "run_command", run)
 
 
-def bundles_of(items: list[dict], model: str) -> set[str]:
-    return {item["bundle_sha256"] for item in items if item["model"] == model}
+def bundles_of(items: list[Item], model: str) -> set[str]:
+    return {item.bundle_sha256 for item in items if item.model == model}
 
 
-def measured(experiment: str, runs: Path, out: Path, *options: object) -> list[dict]:
+def measured(experiment: str, runs: Path, out: Path, *options: object) -> list[Item]:
     """The items of a command that trains and measures on rotated digits."""
     options = (*SMALLEST, "--families", "digits-rotation", *options)
     result = call(experiment, *options, "--runs", runs, "--out", out)
     assert result.exit_code == 0, result.output
     assert (out / f"{experiment}-quick.md").read_text().startswith(result.stdout.rstrip())
-    return json.loads((out / f"{experiment}-quick.json").read_text())["items"]
+    return read_items(out / f"{experiment}-quick.json")
 
 
 def test_nothing_is_drawn_up_of_no_results(tmp_path):
@@ -86,8 +87,8 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(runs, tmp_pa
         assert re.search(rf"^\| {label} .* 0\.\d\d\d( \(1\))? \|$", first.stdout, re.MULTILINE)
     assert "Left out" not in first.stdout
     results = tmp_path / "results" / "table2-quick.json"
-    items = json.loads(results.read_text())["items"]
-    assert {item["commit"] for item in items} == {code_commit()}
+    items = read_items(results)
+    assert {item.commit for item in items} == {code_commit()}
     (measured,) = runs.glob("quick/metavae-*-contiguous/seed-0/metavae-*")
     assert bundles_of(items, "metavae") == {open_bundle(measured).card.digest[:16]}
     assert len(bundles_of(items, "untrained") - bundles_of(items, "metavae")) == 1
@@ -105,24 +106,24 @@ def test_a_quick_table_2_is_trained_measured_and_not_measured_again(runs, tmp_pa
     assert "**A quick version**" in first.stdout
     assert call(*options, nothing, "--redraw").stdout == first.stdout
 
-    results.write_text(results.read_text().replace('"schema": 2', '"schema": 7'))
+    results.write_text(results.read_text().replace('"schema": 3', '"schema": 7'))
     refused = call(*options, nothing)
     assert refused.exit_code == 1
-    assert "has schema version 7, this metavae reads 2" in refused.stderr
+    assert "has schema version 7, this metavae reads 3" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
 def test_a_quick_table_1_measures_distances_of_models_with_and_without_a_context(runs, tmp_path):
     items = measured("table1", runs, tmp_path, "--models", "metavae,vae")
     source = family("digits-rotation")
-    assert {(item["model"], item["value"]) for item in items} == {
+    assert {(item.model, item.value) for item in items} == {
         (model, value) for model in ("metavae", "vae") for value in transformed_values(source)
     }
-    assert {(item["model"], item["context_size"]) for item in items} == {
+    assert {(item.model, item.context_size) for item in items} == {
         ("metavae", 100),
         ("vae", 0),
     }
-    assert all(item["distance"] > 0 and item["spread"] > 0 for item in items)
+    assert all((item.distance or 0) > 0 and (item.spread or 0) > 0 for item in items)
 
 
 def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
@@ -134,24 +135,22 @@ def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
     source = family("digits-rotation")
     for split in ("contiguous", "interleaved", "sparse"):
         values = set(source.split(split).held_out_values)
-        assert {item["value"] for item in items if item["split"] == split} == values
-    taught = {item["value"] for item in items if item["kind"] == "ceiling"}
+        assert {item.value for item in items if item.split == split} == values
+    taught = {item.value for item in items if item.kind == "ceiling"}
     assert taught == {
         value
         for split in ("contiguous", "interleaved", "sparse")
         for value in source.split(split).held_out_values
     }
-    assert all(0 <= item["accuracy"] <= 1 for item in items)
+    assert all(item.accuracy is not None for item in items)  # of which an Item holds the range
 
 
 def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(
     runs, tmp_path, in_this_process
 ):
     items = measured("context", runs, tmp_path, "--models", "metavae,vae")
-    assert {item["model"] for item in items} == {"metavae"}
-    assert {
-        (item["context"], item["context_size"], item.get("test_context")) for item in items
-    } == {
+    assert {item.model for item in items} == {"metavae"}
+    assert {(item.context, item.context_size, item.test_context) for item in items} == {
         ("own", 1, None),
         ("own", 10, None),
         ("own", 100, None),
@@ -170,9 +169,7 @@ def test_quick_harder_probes_measure_every_one_of_them_with_floors(runs, tmp_pat
     held_out = family("digits-rotation").split("contiguous").held_out_values
     for model in ("metavae", "untrained", "raw_pixels", "pca", "random_projection"):
         found = {
-            (item["probe"], item.get("shots"), item["value"], item["draw"])
-            for item in items
-            if item["model"] == model
+            (item.probe, item.shots, item.value, item.draw) for item in items if item.model == model
         }
         few = product(["few-shot"], [1, 5, 10], held_out, [0, 1])
         assert found == {*few, *product(["transfer", "knn"], [None], held_out, [0])}

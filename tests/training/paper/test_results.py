@@ -28,6 +28,18 @@ def test_what_was_added_is_there_when_the_file_is_read_again(tmp_path):
     assert sum('"accuracy": 0.5' in line for line in lines) == len(items)
 
 
+def test_what_items_share_is_written_once(tmp_path):
+    drawn = [an_item(seed=seed, draw=draw) for seed in (0, 1) for draw in (0, 1, 2)]
+    stored(tmp_path).add([*drawn, an_item(seed=1, draw=3, commit="later")])
+    series = json.loads((tmp_path / "table2.json").read_text())["series"]
+    assert [(one["seed"], one["commit"] == "later", len(one["items"])) for one in series] == [
+        (0, False, 3),
+        (1, False, 3),
+        (1, True, 1),
+    ]
+    assert series[2]["items"] == [an_item(draw=3).own]
+
+
 def test_the_same_items_make_the_same_bytes_in_any_order(tmp_path):
     items = [an_item(value=float(value)) for value in range(5)]
     stored(tmp_path / "one").add(items)
@@ -49,7 +61,7 @@ def test_items_of_other_experiments_in_the_folder_are_found(tmp_path):
     stored(tmp_path, "figure7").add([an_item(seed=3, accuracy=0.7)])
     Results(tmp_path, "table2-quick", PROTOCOL | {"train_size": 300}).add([an_item(seed=4)])
     (tmp_path / "notes.json").write_text("[1, 2]")
-    (tmp_path / "other.json").write_text('{"schema": 99, "items": []}')
+    (tmp_path / "other.json").write_text('{"schema": 99, "series": []}')
     (found,) = stored(tmp_path).select(kind="model")
     assert (found.seed, found.accuracy) == (3, 0.7)
     assert stored(tmp_path).items == []
@@ -96,13 +108,15 @@ def test_a_write_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"schema": 1}, "has schema version 1, this metavae reads 2"),
+        ({"schema": 2}, "has schema version 2, this metavae reads 3"),
         ({"schema": None}, "has schema version None"),
         ({"protocol": {"train_size": 300}}, "holds results of the protocol"),
-        ({"items": [{"accuracy": 1}]}, "is not a results file"),
-        ({"items": 3}, "is not a results file"),
+        ({"series": [{"items": [{"accuracy": 1}]}]}, "is not a results file"),
+        ({"series": [an_item().shared]}, "is not a results file.*items"),
+        ({"series": [[]]}, "is not a results file"),
+        ({"series": 3}, "is not a results file"),
         (
-            {"items": [an_item().model_dump() | {"accuracy": 5.0}]},
+            {"series": [an_item().shared | {"items": [an_item().own | {"accuracy": 5.0}]}]},
             "is not a results file.*accuracy",
         ),
     ],
@@ -117,7 +131,7 @@ def test_a_file_of_another_version_or_protocol_is_refused(tmp_path, change, says
     assert "Move it away" in str(refused.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": 2, "ite'])
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": 3, "ite'])
 def test_what_is_no_results_file_is_refused_and_kept(tmp_path, content):
     (tmp_path / "table2.json").write_text(content)
     with pytest.raises(BadResults, match="is not a results file"):

@@ -1,13 +1,15 @@
 """Results files: every number that was measured, with what it is of and what made it.
 
-One file an experiment, JSON, one item a line. Items are never edited: they are measured again
-when the recipe or the data has changed. Several processes may add to one file, and what a
-process leaves unfinished costs nothing that was finished.
+One file an experiment, JSON. What the items of one model share (recipe, data, code) is said once,
+above them; then comes one item a line. Items are never edited: they are measured again when the
+recipe or the data has changed. Several processes may add to one file, and what a process leaves
+unfinished costs nothing that was finished.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +20,23 @@ from metavae_zoo.card import Accuracy
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import locked_folder, make_writable, write_whole
 
-SCHEMA = 2
+SCHEMA = 3
 
 Kind = Literal["model", "floor", "ceiling", "distance"]
 Key = tuple[str, str, str, str, int, str, str, int, str, str, int, float, int]
 
-
-_OPTIONAL = ("varied", "probe", "shots", "test_context", "accuracy", "distance", "spread")
+# What a file says once, of all items that have it in common: what was measured, and what made it.
+_SHARED = (
+    "kind",
+    "model",
+    "family",
+    "split",
+    "seed",
+    "commit",
+    "data_sha256",
+    "recipe_sha256",
+    "bundle_sha256",
+)
 
 
 class BadResults(MetavaeError):
@@ -90,10 +102,15 @@ class Item(BaseModel):
             self.draw,
         )
 
-    def to_json(self) -> str:
-        """The item as a line of JSON, without what it does not have."""
-        fields = self.model_dump()
-        return json.dumps({k: v for k, v in fields.items() if k not in _OPTIONAL or v is not None})
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What the item has in common with others of the same model, and of the same code."""
+        return self.model_dump(include=set(_SHARED))
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What it has for itself, without what is as it mostly is."""
+        return self.model_dump(exclude=set(_SHARED), exclude_defaults=True)
 
 
 class Results:
@@ -174,9 +191,21 @@ class Results:
 
     def _write(self) -> None:
         header = {"schema": SCHEMA, "name": self.name, "protocol": self.protocol}
-        lines = ",\n  ".join(self._own[key].to_json() for key in sorted(self._own))
-        text = json.dumps(header, indent=1)[:-2] + ',\n "items": [\n  ' + lines + "\n ]\n}\n"
-        write_whole(self.path, text.encode())
+        series: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(self._own):
+            item = self._own[key]
+            series[json.dumps(item.shared)].append(json.dumps(item.own))
+        text = ",".join(
+            f'\n  {shared[:-1]}, "items": [\n   ' + ",\n   ".join(lines) + "\n  ]}"
+            for shared, lines in series.items()
+        )
+        written = json.dumps(header, indent=1)[:-2] + f',\n "series": [{text}\n ]\n}}\n'
+        write_whole(self.path, written.encode())
+
+
+def read_items(path: Path) -> list[Item]:
+    """The items of a results file, whatever its protocol; raises BadResults."""
+    return _items(path, _decoded(path))
 
 
 def _decoded(path: Path) -> dict[str, Any]:
@@ -191,8 +220,12 @@ def _decoded(path: Path) -> dict[str, Any]:
 
 def _items(path: Path, found: dict[str, Any]) -> list[Item]:
     try:
-        return [Item.model_validate(fields) for fields in found["items"]]
-    except (KeyError, TypeError, ValidationError) as error:
+        return [
+            Item.model_validate({**shared, **own})
+            for shared in found["series"]
+            for own in shared.pop("items")
+        ]
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise _no_results(path, error) from error
 
 

@@ -27,7 +27,7 @@ from metavae_zoo.files import make_writable
 from metavae_zoo.graph import BUCKETS, open_graph
 from metavae_zoo.index import find_bundle
 from metavae_zoo.markdown import markdown_table
-from publish import publish
+from publish import out_option, publish
 from served.cases import measure
 from served.load import repeat
 
@@ -42,9 +42,7 @@ RESULTS = Path(__file__).parent / "results" / "cuda-graphs.json"
     "--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="Of each turn."
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns each.")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
-)
+@out_option(RESULTS)
 def main(names: tuple[str, ...], seconds: float, rounds: int, out: Path) -> None:
     """Measure the encoders of models on a GPU with recorded kernels and without."""
     make_writable(out.parent)

@@ -27,7 +27,7 @@ from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.files import make_writable
 from metavae_zoo.machine import usable_cores
 from metavae_zoo.stopping import stoppable
-from publish import publish
+from publish import out_option, publish
 from served.peers.catalog import PEERS, Peer, PeerFailed
 from served.peers.comparison import Comparison, Job
 from served.peers.environments import make_environment
@@ -70,12 +70,7 @@ _WARM_UP = 20  # turns, of the smallest requests and of the largest
     "--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Of each turn."
 )
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns each.")
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=RESULTS,
-    show_default="benchmarks/results/peers.json",
-)
+@out_option(RESULTS)
 def main(
     model: str,
     keys: tuple[str, ...],

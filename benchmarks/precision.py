@@ -22,7 +22,7 @@ from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.files import make_writable
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.statistics import interval_over_runs
-from publish import publish
+from publish import out_option, publish
 
 SCHEMA = 1
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -45,9 +45,7 @@ is the same arithmetic but for the order of the additions."""
     show_default=True,
     help="Folder of the trainings; those that are finished there are not repeated.",
 )
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
-)
+@out_option(RESULTS)
 def main(
     name: str,
     seeds: int,

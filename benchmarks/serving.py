@@ -40,7 +40,7 @@ from metavae_zoo.files import make_writable
 from metavae_zoo.graph import Device
 from metavae_zoo.machine import usable_cores
 from metavae_zoo.places import token_file
-from publish import publish
+from publish import out_option, publish
 from served.cases import CASES, LARGEST, SMALLEST, Case, measure
 from served.ceiling import Ceiling
 from served.load import Message, run
@@ -86,12 +86,7 @@ _WARM_UP = 10  # turns, of the smallest requests and of the largest
     show_default=True,
     help="Sizes of contexts, repeatable.",
 )
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"[default: {', '.join(f'{path.name} on {one}' for one, path in RESULTS.items())},"
-    " in benchmarks/results]",
-)
+@out_option(RESULTS)
 def main(
     model: str,
     device: Device,

@@ -25,7 +25,7 @@ from metavae_training.recipes import Recipe, recipe
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
 from metavae_zoo.files import make_writable
-from publish import publish
+from publish import out_option, publish
 from report import TARGETS, markdown, summarise, table
 from variants import PLAIN, STEPS, Key, Turn
 from workers import Job, Worker
@@ -57,12 +57,7 @@ VARIANTS: list[Key] = [
     "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, help="Of each turn."
 )
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Turns each.")
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"[default: {', '.join(f'{path.name} on {one}' for one, path in RESULTS.items())},"
-    " in benchmarks/results]",
-)
+@out_option(RESULTS)
 def main(
     name: str | None,
     threads: int | None,

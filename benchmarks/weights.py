@@ -31,7 +31,7 @@ from metavae_zoo.families import family
 from metavae_zoo.files import make_writable
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.summary import CONTEXT_SIZE
-from publish import publish
+from publish import out_option, publish
 
 SCHEMA = 1
 RESULTS = Path(__file__).parent / "results" / "weights.json"
@@ -56,9 +56,7 @@ class Stored:
 )
 @click.option("--train-size", type=click.IntRange(1), help="Train images per value [default: all].")
 @click.option("--test-size", type=click.IntRange(1), help="Test images per value [default: all].")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True
-)
+@out_option(RESULTS)
 def main(
     checkpoints: tuple[Path, ...], train_size: int | None, test_size: int | None, out: Path
 ) -> None:

@@ -88,6 +88,8 @@ class MetavaeStep:
         self._work = distributions * recipe.batch_size
         # Linear in the size of the contexts: counted at both ends of their range.
         self._flops_at_ends = [self.flops(size) for size in recipe.context_sizes]
+        if images.is_cuda:
+            self._record()
         self._steps = self._endless()
 
     def __call__(self) -> Work:
@@ -104,6 +106,13 @@ class MetavaeStep:
     def step_with(self, context_size: int) -> Callable[[], object]:
         """A step whose contexts have this size, one operation after the other."""
         return lambda: self._training.step(0, context_size, 1.0)
+
+    def _record(self) -> None:
+        """Have the steps of all context sizes recorded, which else would be a part of turns."""
+        smallest, largest = self._recipe.context_sizes
+        for size in range(smallest, largest + 1):
+            for _ in range(2):  # the first time a step is taken as it is
+                self._training.take(0, size, 1.0)
 
     def _endless(self) -> Iterator[tuple[int, int]]:
         while True:

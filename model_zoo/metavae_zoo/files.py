@@ -23,6 +23,10 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with new.open("xb") as file:
             yield file
         new.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say which
+            error.filename = str(path)
+        raise
     finally:
         new.unlink(missing_ok=True)
 

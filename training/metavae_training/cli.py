@@ -10,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from metavae_training.memory import keep_freed_memory
-from metavae_training.options import DATA_ROOT, DEVICE, THREADS
+from metavae_training.options import DATA_ROOT, DEVICE, SETTINGS, THREADS
 from metavae_training.paper.cli import paper
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.stopping import stoppable
@@ -59,14 +59,7 @@ def list_recipes(as_json: bool) -> None:
     help="Instead of the recipe's own number; 0 keeps the model as it is initialised. A warm-up of"
     " the KL that is longer ends with the training.",
 )
-@click.option(
-    "--set",
-    "settings",
-    metavar="SETTING=VALUE",
-    multiple=True,
-    help="Another setting of the recipe or its model, such as `--set batch_size=50`; repeatable."
-    " `list --json` shows all of them with their values.",
-)
+@SETTINGS
 @click.option(
     "--out",
     type=PATH,
@@ -80,7 +73,7 @@ def run(
     device: str,
     seed: int,
     epochs: int | None,
-    settings: tuple[str, ...],
+    settings: dict[str, Any],
     out: Path | None,
     threads: int | None,
     data_root: Path | None,
@@ -98,7 +91,7 @@ def run(
     from metavae_training.recipes import recipe as recipe_named
 
     chosen = recipe_named(recipe)
-    chosen = chosen.changed(_settings(settings) | ({} if epochs is None else {"epochs": epochs}))
+    chosen = chosen.changed(settings | ({} if epochs is None else {"epochs": epochs}))
     if threads:
         torch.set_num_threads(threads)
     out = out or Path("runs") / recipe / f"seed-{seed}"
@@ -127,20 +120,6 @@ def run(
             f"{result['checkpoint']}: epoch {checkpoint.best_epoch} of {checkpoint.epoch} is best,"
             f" validation ELBO {checkpoint.best_validation_elbo:.3f} nats per image"
         )
-
-
-def _settings(words: tuple[str, ...]) -> dict[str, Any]:
-    """`SETTING=VALUE` words as a dict; values are JSON, or else plain strings."""
-    settings = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{word!r} is not SETTING=VALUE", param_hint="--set")
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
-    return settings
 
 
 @main.command()

@@ -159,8 +159,9 @@ def _check_finite(terms: list[Tensor], epoch: int, last_step: int) -> None:
 
 def _not_finite(what: str, epoch: int) -> NotFinite:
     """The error of an epoch; 0 is that of the untrained model."""
+    lower = "Lower the recipe's learning_rate (`--set learning_rate=...`), and give another --out"
     untrained = "That is before the first step: give the model other settings"
-    return NotFinite(what, hint="Lower the recipe's learning_rate" if epoch else untrained)
+    return NotFinite(what, hint=lower if epoch else untrained)
 
 
 def _averaged(terms: list[Tensor]) -> Terms:

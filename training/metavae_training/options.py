@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import click
 
 from metavae_zoo.console import PATH
@@ -12,6 +15,33 @@ DATA_ROOT = click.option(
     "--data-root",
     type=PATH,
     help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else downloaded]",
+)
+
+
+def _settings(
+    context: click.Context, option: click.Parameter, words: tuple[str, ...]
+) -> dict[str, Any]:
+    """`SETTING=VALUE` words as a dict; values are JSON, or else plain strings."""
+    settings = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{word!r} is not SETTING=VALUE")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+SETTINGS = click.option(
+    "--set",
+    "settings",
+    metavar="SETTING=VALUE",
+    multiple=True,
+    callback=_settings,
+    help="Another setting of the recipe or its model, such as `--set batch_size=50`; repeatable."
+    " `metavae-train list --json` shows all of them with their values.",
 )
 
 DEVICE = click.option(

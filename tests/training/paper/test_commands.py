@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from metavae_client.cli import main as client
+from metavae_training.checkpoint import load_checkpoint
 from metavae_training.cli import main
 from metavae_training.paper import ceiling, figure7, study
 from metavae_training.paper.distances import transformed_values
@@ -20,6 +22,8 @@ from metavae_zoo import commands
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.commit import code_commit
 from metavae_zoo.families import family
+
+RESULTS = Path(__file__).parents[3] / "results"
 
 
 def call(*arguments: object) -> Result:
@@ -75,6 +79,51 @@ def test_nothing_is_drawn_up_of_no_results(tmp_path):
     assert result.exit_code == 1
     assert "none holds no results" in result.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_nothing_is_drawn_up_of_results_of_something_else(tmp_path):
+    shutil.copy(RESULTS / "context.json", tmp_path)
+    page = tmp_path / "table2.md"
+    page.write_text("what was drawn up before")
+    result = call("table2", "--redraw", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "holds no results of table2" in result.stderr
+    assert page.read_text() == "what was drawn up before"
+
+
+def test_a_results_file_of_another_version_is_told_where_it_may_have_had_what_is_asked(tmp_path):
+    for name in ("table2", "figure7"):
+        shutil.copy(RESULTS / f"{name}.json", tmp_path)
+    older = tmp_path / "figure7.json"
+    older.write_text(older.read_text().replace('"schema": 3', '"schema": 2'))
+    result = call("table2", "--redraw", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("\n") == 1
+    assert "figure7.json has schema version 2, this metavae reads 3" in result.stderr
+
+
+def test_a_study_of_other_settings_is_kept_apart_and_has_no_floors(runs, tmp_path):
+    options = ["table2", "--quick", "--seeds", 1, "--models", "metavae", "--device", "cpu"]
+    options += ["--families", "digits-rotation", "--runs", runs, "--out", tmp_path]
+    changed = call(*options, "--set", "kl_warm_up_epochs=0", "--set", "epochs=1")
+    assert changed.exit_code == 0, changed.output
+    told = "**Trained otherwise than by the recipes**: epochs=1,kl_warm_up_epochs=0."
+    assert told in changed.stdout
+    assert "The weight of the KL rises" not in changed.stdout
+    assert {item.model for item in read_items(tmp_path / "table2-quick.json")} == {"metavae"}
+    (trained,) = runs.glob("quick/epochs=1,kl_warm_up_epochs=0/*/seed-0/checkpoint.safetensors")
+    assert load_checkpoint(trained, tensors=False).recipe.kl_warm_up_epochs == 0
+    refused = call(*options)
+    assert refused.exit_code == 1
+    assert "holds results of the protocol" in refused.stderr
+
+
+def test_settings_that_no_run_can_have_are_refused_before_anything_is_trained(tmp_path):
+    options = ["--quick", "--out", tmp_path / "results", "--runs", tmp_path / "runs"]
+    refused = call("table2", *options, "--set", "learning_rate=-1")
+    assert refused.exit_code == 1
+    assert "learning_rate is -1" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_quick_table_2_is_trained_measured_and_not_measured_again(runs, tmp_path):
@@ -194,14 +243,15 @@ def test_without_training_nothing_is_made_up(tmp_path):
 
 def test_redrawn_of_what_another_experiment_measured_all_else_is_left_out(tmp_path):
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "table2-quick.json").write_text("{}")
+    shutil.copy(RESULTS / "table2.json", tmp_path / "results")
     result = call(
-        "figure7", "--quick", "--redraw", "--models", "metavae", "--families", "digits-skew",
+        "figure7", "--redraw", "--models", "metavae", "--families", "mnist-skew",
         "--seeds", 1, "--runs", tmp_path / "runs", "--out", tmp_path / "results",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "- Not measured, seed 0: metavae-digits-skew-contiguous, " in result.stdout
-    assert "floors of digits-skew sparse, supervised CNN on digits-skew" in result.stdout
+    assert re.search(r"Contiguous split:\n\n.*\n.*\n\| MetaVAE +\| +0\.8", result.stdout)
+    assert "- Not measured, seed 0: metavae-mnist-skew-interleaved, " in result.stdout
+    assert "floors of mnist-skew sparse, supervised CNN on mnist-skew" in result.stdout
     assert not (tmp_path / "runs").exists()
 
 

@@ -43,7 +43,8 @@ def told(items):
         Question("in fit and test", {OTHER: "another distribution's"}),
         Question("in the test alone", {TESTED: "another distribution's"}),
     ]
-    return paragraph(items, models(["metavae", "vhe"]), FAMILIES, RIGHT, questions, [ONE, RIGHT])
+    shown = models(["metavae", "vhe"])
+    return paragraph(items, items, shown, FAMILIES, RIGHT, questions, [ONE, RIGHT])
 
 
 def test_a_loss_that_every_seed_has_is_told_as_one():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from metavae_training.paper.results import BadResults, Results
 
@@ -67,6 +68,26 @@ def test_items_of_other_experiments_in_the_folder_are_found(tmp_path):
     assert stored(tmp_path).items == []
 
 
+def test_files_of_the_same_protocol_that_cannot_be_read_are_told(tmp_path):
+    for name, version in (("figure7", 2), ("table2-old", 3), ("context", 3)):
+        protocol = PROTOCOL if version == 2 or name == "table2-old" else {"probe": "another"}
+        content = {"schema": version, "protocol": protocol, "series": 3}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    old, damaged = stored(tmp_path).skipped
+    assert "figure7.json has schema version 2, this metavae reads 3" in old
+    assert "table2-old.json is not a results file" in damaged
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [("model", "accuracy"), ("floor", "accuracy"), ("distance", "spread")]
+)
+def test_an_item_has_the_numbers_of_its_kind(kind, number):
+    whole = {"kind": kind, "accuracy": 0.5, "distance": 1.0, "spread": 1.0}
+    an_item(**whole)
+    with pytest.raises(ValidationError, match=f"of the kind {kind} without {number}"):
+        an_item(**(whole | {number: None}))
+
+
 def test_processes_that_add_at_once_lose_nothing(tmp_path, pytestconfig):
     program = """
 import sys
@@ -115,6 +136,10 @@ def test_a_write_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeyp
         ({"series": [an_item().shared]}, "is not a results file.*items"),
         ({"series": [[]]}, "is not a results file"),
         ({"series": 3}, "is not a results file"),
+        (
+            {"series": [an_item().shared | {"items": [{"value": 20.0}]}]},
+            "is not a results file .an item of the kind model without accuracy",
+        ),
         (
             {"series": [an_item().shared | {"items": [an_item().own | {"accuracy": 5.0}]}]},
             "is not a results file.*accuracy",

@@ -36,7 +36,7 @@ def of_split(items: Sequence[Item], family: str, split: str) -> list[Item]:
 
 def accuracy(item: Item) -> float:
     """The accuracy of an item that has one."""
-    assert item.accuracy is not None  # noqa: S101 - of every item but distances
+    assert item.accuracy is not None  # noqa: S101 - of every item but distances, see `Item`
     return item.accuracy
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from metavae_training.options import DATA_ROOT, DEVICE
+from metavae_training.options import DATA_ROOT, DEVICE, SETTINGS
 from metavae_zoo.console import PATH
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.stopping import stoppable
@@ -58,7 +59,7 @@ _OPTIONS = (
     click.option(
         "--train-size",
         type=click.IntRange(1),
-        help="Train images per value.  [default: all; quick: 300]",
+        help="Train images per value.  [default: all; context: 2000; probes: 5000; quick: 300]",
     ),
     click.option(
         "--models",
@@ -74,6 +75,7 @@ _OPTIONS = (
         metavar="NAME,...",
         help="What varies.  [default: the three of MNIST; quick: of digits]",
     ),
+    SETTINGS,
     click.option(
         "--runs",
         type=PATH,
@@ -84,9 +86,7 @@ _OPTIONS = (
     click.option(
         "--out",
         type=PATH,
-        default=Path("results"),
-        show_default=True,
-        help="Folder of the results.",
+        help="Folder of the results.  [default: results; with --set, a folder in it]",
     ),
     DEVICE,
     click.option(
@@ -109,8 +109,14 @@ _OPTIONS = (
 )
 
 
-def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Command]:
-    """A command of the paper from a function of its study; `splits` in order of importance."""
+def _experiment(
+    *splits: str, train_size: int | None = None
+) -> Callable[[Callable[[Study], Report]], click.Command]:
+    """A command of the paper from a function of its study.
+
+    `splits` come in order of importance; `train_size` is that of a study which is given none: None
+    is all images, as for families that have fewer.
+    """
 
     def command(experiment: Callable[[Study], Report]) -> click.Command:
         def run(**options: Any) -> None:
@@ -118,9 +124,8 @@ def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Com
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             from metavae_training.paper.report import publish
 
+            options["usual_size"] = train_size
             study = _study(experiment.__name__, splits, **options)
-            if not study.measure:
-                _check_measured(study)
             with stoppable(lambda: "every measurement that was finished is kept"):
                 report = experiment(study)
             click.echo(publish(study, report))
@@ -138,17 +143,6 @@ def _experiment(*splits: str) -> Callable[[Callable[[Study], Report]], click.Com
     return command
 
 
-def _check_measured(study: Study) -> None:
-    """Raise BadResults where there is nothing to draw up; experiments share what they measured."""
-    from metavae_training.paper.results import BadResults
-
-    if not any(study.out.glob("*.json")):
-        raise BadResults(
-            f"{study.out} holds no results, so there is nothing to draw up",
-            hint="Give the folder of the results as --out, or leave --redraw out to measure",
-        )
-
-
 def _study(
     experiment: str,
     splits: tuple[str, ...],
@@ -158,11 +152,15 @@ def _study(
     models: list[str],
     families: list[str],
     train_size: int | None,
+    usual_size: int | None,
+    settings: dict[str, Any],
+    out: Path | None,
     no_train: bool,
     redraw: bool,
     **places: Any,
 ) -> Study:
     from metavae_training.paper import study
+    from metavae_training.paper.results import read_protocol
     from metavae_training.recipes import RECIPES, BadRecipe
     from metavae_zoo.errors import UnknownName
     from metavae_zoo.families import family
@@ -173,29 +171,41 @@ def _study(
             raise UnknownName("model", model, known, f"the models are {', '.join(known)}")
     data = "digits" if quick else "mnist"
     families = families or [f"{data}-{axis}" for axis in ("rotation", "scale", "skew")]
-    for name in families if train_size and not redraw else ():
+    if quick:
+        usual_size = study.QUICK_TRAIN_SIZE
+    for name in families if (train_size or usual_size) and not redraw else ():
         labels = family(name).labels("train", places["data_root"])
         available, classes = len(labels), len(set(labels.tolist()))
         if train_size and not classes <= train_size <= available:
             raise BadRecipe(
                 f"--train-size is {train_size}, and {name} has {available} training images a value,"
                 f" of {classes} classes",
-                hint=f"Give {classes} to {available}, or leave it out for all",
+                hint=f"Give {classes} to {available}, or leave it out",
                 field="train_size",
             )
-    return study.Study(
+        if usual_size and usual_size > available:
+            usual_size = None
+    if out is None:
+        out = Path("results") / (study.settings_in_words(settings) if settings else "")
+    made = study.Study(
         experiment=experiment,
         families=tuple(family(name).name for name in families),
         splits=splits,
         models=tuple(models or known),
         seeds=seeds or (2 if quick else 3),
-        train_size=train_size or (study.QUICK_TRAIN_SIZE if quick else None),
+        train_size=train_size or usual_size,
         test_size=study.QUICK_TEST_SIZE if quick else None,
         train=not (no_train or redraw),
         measure=not redraw,
         quick=quick,
+        settings=settings,
+        out=out,
         **places,
     )
+    if redraw and not train_size:  # as it was measured
+        measured = read_protocol(made.out / f"{made.name}.json").get("train_size", usual_size)
+        made = replace(made, train_size=None if measured == "all" else measured)
+    return made
 
 
 @_experiment("contiguous")
@@ -222,7 +232,7 @@ def figure7(study: Study) -> Report:
     return experiment.figure7(study)
 
 
-@_experiment("contiguous")
+@_experiment("contiguous", train_size=5000)
 def probes(study: Study) -> Report:
     """Harder probes: one classifier for all values, few labels, nearest neighbours."""
     from metavae_training.paper import probes as experiment
@@ -230,7 +240,7 @@ def probes(study: Study) -> Report:
     return experiment.probes(study)
 
 
-@_experiment("contiguous")
+@_experiment("contiguous", train_size=2000)
 def context(study: Study) -> Report:
     """Does the context matter: right ones, wrong ones, and sizes from 1 to 500."""
     from metavae_training.paper import context as experiment

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metavae_training.paper.cells import Cell
-from metavae_training.paper.results import Item, Results
+from metavae_training.paper.results import BadResults, Item, Results
 from metavae_training.paper.study import Study
 from metavae_training.paper.trained import is_trained
 from metavae_training.sweep import sweep
@@ -45,10 +45,14 @@ class Collected:
 def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Collected:
     """Train, export and measure what is missing of the cells; results are kept after each one.
 
-    A run or a measurement that fails is left out, and does not stop the others. Raises BadResults,
-    Stopped.
+    A run or a measurement that fails is left out, and does not stop the others. Raises Stopped, and
+    BadResults, which is also where nothing shall be measured and there is nothing to draw up.
     """
+    if not study.measure and not any(study.out.glob("*.json")):
+        raise _nothing(study)
     results = Results(study.out, study.name, protocol)
+    for reason in results.skipped:
+        print(f"Warning: {reason}", file=sys.stderr)
     missing = [cell for cell in cells if cell.found(results) is None]
     collected = Collected()
     ready, others = _ready(study, missing)
@@ -69,7 +73,16 @@ def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Co
         if items is not None:
             results.add(items)  # those that another file had
             collected.items += items
+    if not study.measure and not collected.items:
+        raise _nothing(study)
     return collected
+
+
+def _nothing(study: Study) -> BadResults:
+    return BadResults(
+        f"{study.out} holds no results of {study.name}, so there is nothing to draw up",
+        hint="Give the folder of the results as --out, or leave --redraw out to measure",
+    )
 
 
 def _measure(cell: Cell, results: Results) -> None:

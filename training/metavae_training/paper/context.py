@@ -76,24 +76,27 @@ def context(study: Study) -> Report:
     study = replace(study, models=taking)
     named = ", ".join(method.label for method in models(without))
     collected = collect(study, list(_cells(study)), probe_protocol(study))
-    conditions = _conditions(study)
-    items = [
-        item
-        for method in models(study.models)
-        for item in of_whole_runs(method.of(collected.items), conditions)
-    ]
-    methods = [one for one in models(study.models) if one.of(items)]
+    methods = [one for one in models(study.models) if one.of(collected.items)]
+    # Each compares contexts on the same models: a run may have all kinds and not yet all sizes.
+    kinds, sizes = (
+        [
+            item
+            for method in methods
+            for item in of_whole_runs(method.of(collected.items), conditions)
+        ]
+        for conditions in ([RIGHT, *_BOTH, *_TEST], _own(study))
+    )
     return Report(
         title=f"Does the context matter? Accuracy at the held-out values, {study.splits[0]} split",
         sections=[
-            paragraph(items, methods, study.families, RIGHT, _QUESTIONS, _own(study)),
-            _kinds_table(items, methods, study.families),
-            _sizes_table(items, methods, study),
+            paragraph(kinds, sizes, methods, study.families, RIGHT, _QUESTIONS, _own(study)),
+            _kinds_table(kinds, methods, study.families),
+            _sizes_table(sizes, methods, study),
             protocol_note(study, context=_CONTEXTS, ceiling=False),
             f"No context, and so neither trained nor shown: {named}." if without else "",
             left_out(collected),
         ],
-        draw=lambda: _figure(items, methods, study),
+        draw=lambda: _figure(kinds, sizes, methods, study),
         failed=collected.failed,
     )
 
@@ -102,14 +105,9 @@ def _own(study: Study) -> list[Condition]:
     return [Condition("own", size) for size in (_QUICK_SIZES if study.quick else _SIZES)]
 
 
-def _conditions(study: Study) -> list[Condition]:
-    """Every condition, the right context first."""
-    return list(dict.fromkeys([RIGHT, *_BOTH, *_TEST, *_own(study)]))
-
-
 def _cells(study: Study) -> Iterator[ModelCell]:
-    """Every model under every condition."""
-    for condition in _conditions(study):
+    """Every model under every condition, the right context first."""
+    for condition in dict.fromkeys([RIGHT, *_BOTH, *_TEST, *_own(study)]):
         yield from model_cells(study, condition)
 
 
@@ -140,7 +138,9 @@ def _sizes_table(items: Sequence[Item], methods: Sequence[Method], study: Study)
     return f"Mean over the families, against the size of the right context:\n\n{table}"
 
 
-def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> Figure:
+def _figure(
+    kinds: Sequence[Item], sizes: Sequence[Item], methods: Sequence[Method], study: Study
+) -> Figure:
     """Accuracy against the size of the right context; below, under right and wrong contexts.
 
     The last row, where test images alone have wrong ones, has a range of its own.
@@ -149,9 +149,10 @@ def _figure(items: Sequence[Item], methods: Sequence[Method], study: Study) -> F
     figure = new_figure(1 + 3.1 * columns, 8.2)
     panels = figure.subplots(3, columns, squeeze=False)
     for column, family in enumerate(study.families):
-        here = [item for item in items if item.family == family]
+        here = [item for item in kinds if item.family == family]
+        of_sizes = [item for item in sizes if item.family == family]
         panels[1, column].sharey(panels[0, column])
-        _draw_sizes(panels[0, column], here, methods, _own(study))
+        _draw_sizes(panels[0, column], of_sizes, methods, _own(study))
         _draw_kinds(panels[1, column], here, methods, [RIGHT, *_BOTH], "context in fit and test")
         _draw_kinds(panels[2, column], here, methods, [RIGHT, *_TEST], "context in the test alone")
         panels[0, column].set_title(family, loc="left")

@@ -76,21 +76,26 @@ def _common_runs(*groups: Sequence[Item]) -> set[Run]:
 
 
 def paragraph(
-    items: Sequence[Item],
+    kinds: Sequence[Item],
+    grown: Sequence[Item],
     methods: Sequence[Method],
     families: Sequence[str],
     right: Condition,
     questions: Sequence[Question],
     sizes: Sequence[Condition],
 ) -> str:
-    """What the numbers say, model by model; nothing in it but what is in the items."""
+    """What the numbers say, model by model; nothing in it but what is in the items.
+
+    `kinds` are of right contexts and of the questions' wrong ones, `grown` of right ones of the
+    `sizes`, smallest first.
+    """
     wrong = [condition for question in questions for condition in question.wrong]
     said: list[str] = []
     matters: dict[str, dict[str, list[str] | None]] = {question.given: {} for question in questions}
     for method in methods:
         here = {
-            condition: condition.of(method.of(items))
-            for condition in dict.fromkeys([right, *wrong, *sizes])
+            condition: condition.of(method.of(kinds))
+            for condition in dict.fromkeys([right, *wrong])
         }
         accuracy = balanced_means(here[right], families)
         if not accuracy:
@@ -98,7 +103,8 @@ def paragraph(
         change = _change_from(here, right, families)
         for question in questions:
             matters[question.given][method.label] = _costly(question, change)
-        growth = effect(here[sizes[0]], here[sizes[-1]], families)
+        smallest, largest = (one.of(method.of(grown)) for one in (sizes[0], sizes[-1]))
+        growth = effect(smallest, largest, families)
         said.append(
             f"- {method.label} has an accuracy of {with_seeds(interval_over_runs(accuracy))} with"
             f" {right.size} right images."
@@ -110,8 +116,8 @@ def paragraph(
     how = (
         f"Means over {', '.join(families)}; changes are paired by training run, ± is their 95%"
         " interval over seeds, whose number is in brackets. Where no seed has all families, the"
-        " runs of each are one number. Only runs that were measured under every condition are"
-        " compared."
+        " runs of each are one number. Kinds of contexts are compared on the runs that have all of"
+        " them, and so are sizes."
     )
     return "\n".join([" ".join([*verdicts, how]), "", *said]) if said else ""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from metavae_training.fit import model_settings
 from metavae_training.jobs import Job
 from metavae_training.models import MODELS
 from metavae_training.paper.cells import TrainedCell, complete, held_out
@@ -158,7 +159,7 @@ class FloorCell(ProbedCell):
             Subject("floor", name, None if name in SEEDLESS_FLOORS else self.seed, NONE, None, True)
             for name in self.floors
         ]
-        fields = self.recipe.to_dict()
+        fields = self.recipe.to_dict() | {"model_settings": model_settings(self.recipe)}
         start = {
             name: fields[name]
             for name in ("model", "family", "split", "model_settings", "train_values")
@@ -210,8 +211,11 @@ def floor_cells(study: Study, probe: Probe = LINEAR) -> Iterator[FloorCell]:
     """The floors of every split and family, and the starts of the models that training starts from.
 
     Floors are measured beside the paper's encoder at random weights, those without a seed with seed
-    0. A start that is fitted in closed form is the same for every seed: it has seed 0 alone.
+    0. A start that is fitted in closed form is the same for every seed: it has seed 0 alone. A
+    study that changes how models are trained has no floors of its own.
     """
+    if study.settings:
+        return
     for split in study.splits:
         for family in study.families:
             if recipe := study.recipe(PAPERS_MODEL, family, split):

@@ -91,6 +91,7 @@ def probes_protocol(study: Study) -> dict[str, Any]:
         "label_draws": few.label_draws,
         "neighbours": _NEAREST.neighbours,
         **study.sizes,
+        **study.changes,
     }
 
 

@@ -106,7 +106,8 @@ def found_in(answer: dict[str, Any]) -> Found:
 
 def probe_protocol(study: Study) -> dict[str, Any]:
     """How accuracies of the paper's probe are measured, as a results file states it."""
-    return {"probe": "logistic regression at each held-out value", **study.sizes}
+    probe = "logistic regression at each held-out value"
+    return {"probe": probe, **study.sizes, **study.changes}
 
 
 def _flag(option: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from metavae_training.paper.collect import Collected
 from metavae_training.paper.figures import drawings
-from metavae_training.paper.study import QUICK_EPOCHS, Study
+from metavae_training.paper.study import QUICK_EPOCHS, Study, settings_in_words
 from metavae_zoo.files import write_whole
 
 if TYPE_CHECKING:
@@ -44,12 +44,21 @@ def left_out(collected: Collected) -> str:
 
 def publish(study: Study, report: Report) -> str:
     """Write `NAME.md`, `NAME.png` and `NAME.svg` beside the results; return the text."""
-    text = "\n\n".join([f"# {report.title}", *filter(None, [_quick(study), *report.sections])])
+    notes = [_quick(study), _changed(study)]
+    text = "\n\n".join([f"# {report.title}", *filter(None, [*notes, *report.sections])])
     picture = f"![{report.title}]({study.name}.png)"
     write_whole(study.out / f"{study.name}.md", f"{text}\n\n{picture}\n".encode())
     for suffix, content in drawings(report.draw).items():
         write_whole(study.out / f"{study.name}.{suffix}", content)
     return text
+
+
+def _changed(study: Study) -> str:
+    """What is not as in the recipes."""
+    return (
+        f"**Trained otherwise than by the recipes**: {settings_in_words(study.settings)}. What that"
+        " does not concern, floors and the supervised CNN, is on the page of the recipes."
+    ) * bool(study.settings)
 
 
 def _quick(study: Study) -> str:

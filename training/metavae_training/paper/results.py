@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from metavae_zoo.card import Accuracy
 from metavae_zoo.errors import MetavaeError
@@ -83,6 +83,13 @@ class Item(BaseModel):
     recipe_sha256: str
     bundle_sha256: str
 
+    @model_validator(mode="after")
+    def _has_its_numbers(self) -> Item:
+        numbers = ("distance", "spread") if self.kind == "distance" else ("accuracy",)
+        if missing := [name for name in numbers if getattr(self, name) is None]:
+            raise ValueError(f"an item of the kind {self.kind} without {' and '.join(missing)}")
+        return self
+
     @property
     def key(self) -> Key:
         """What was measured; a file has one item of a key."""
@@ -117,6 +124,7 @@ class Results:
     """The items of one experiment, `FOLDER/NAME.json`, and what other files there have of them.
 
     `protocol` says how the numbers are measured; numbers of another protocol are never mixed in.
+    `skipped` says why other files of the folder cannot be read, which may have had some of them.
     Raises BadResults for a file of another version or protocol.
     """
 
@@ -127,17 +135,19 @@ class Results:
         make_writable(folder)  # now, not after the first measurement
         self._own: dict[Key, Item] = {}
         self._others: list[Item] = []
+        self.skipped: list[str] = []
         self.refresh()
 
     def refresh(self) -> None:
         """Read what this and other processes have written since."""
         self._own = self._read_own()
-        self._others = [
-            item
-            for path in sorted(self.path.parent.glob("*.json"))
-            if path != self.path
-            for item in self._readable(path)
-        ]
+        self._others, self.skipped = [], []
+        for path in sorted(self.path.parent.glob("*.json")):
+            if path != self.path:
+                try:
+                    self._others += self._shared_by(path)
+                except BadResults as error:
+                    self.skipped.append(f"{error} (skipped)")
 
     @property
     def items(self) -> list[Item]:
@@ -166,12 +176,7 @@ class Results:
         if not self.path.exists():
             return {}
         found = _decoded(self.path)
-        version = found.get("schema")
-        if version != SCHEMA:
-            raise BadResults(
-                f"{self.path} has schema version {version!r}, this metavae reads {SCHEMA}",
-                hint="Move it away, give another --out, or use the metavae that wrote it",
-            )
+        _check_version(self.path, found)
         if found.get("protocol") != self.protocol:
             raise BadResults(
                 f"{self.path} holds results of the protocol {found.get('protocol')}, this command"
@@ -180,14 +185,16 @@ class Results:
             )
         return {item.key: item for item in _items(self.path, found)}
 
-    def _readable(self, path: Path) -> list[Item]:
-        """Items of another file, if it has the same version and protocol."""
+    def _shared_by(self, path: Path) -> list[Item]:
+        """Items of another file, if it is of the same protocol; none of what is no results file."""
         try:
             found = _decoded(path)
-            same = (found.get("schema"), found.get("protocol")) == (SCHEMA, self.protocol)
-            return _items(path, found) if same else []
         except BadResults:
             return []
+        if found.get("protocol") != self.protocol:
+            return []
+        _check_version(path, found)
+        return _items(path, found)
 
     def _write(self) -> None:
         header = {"schema": SCHEMA, "name": self.name, "protocol": self.protocol}
@@ -203,9 +210,25 @@ class Results:
         write_whole(self.path, written.encode())
 
 
+def read_protocol(path: Path) -> dict[str, Any]:
+    """How the numbers of a results file were measured; empty where there is no such file."""
+    found = _decoded(path).get("protocol") if path.exists() else None
+    return found if isinstance(found, dict) else {}
+
+
 def read_items(path: Path) -> list[Item]:
     """The items of a results file, whatever its protocol; raises BadResults."""
     return _items(path, _decoded(path))
+
+
+def _check_version(path: Path, found: dict[str, Any]) -> None:
+    """Raise BadResults for the content of another version."""
+    version = found.get("schema")
+    if version != SCHEMA:
+        raise BadResults(
+            f"{path} has schema version {version!r}, this metavae reads {SCHEMA}",
+            hint="Move it away, give another --out, or use the metavae that wrote it",
+        )
 
 
 def _decoded(path: Path) -> dict[str, Any]:
@@ -225,7 +248,11 @@ def _items(path: Path, found: dict[str, Any]) -> list[Item]:
             for shared in found["series"]
             for own in shared.pop("items")
         ]
-    except (AttributeError, KeyError, TypeError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _no_results(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
+    except (AttributeError, KeyError, TypeError) as error:
         raise _no_results(path, error) from error
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metavae_training.fit import model_settings
 from metavae_training.jobs import Job
 from metavae_training.paper.provenance import MadeBy, MadeOf, RecipeHash, data_hash, hash_of
 from metavae_training.recipes import RECIPES, Recipe
@@ -26,8 +29,9 @@ class Study:
     draws for each. `train_size` and `test_size` count images per value, None being all. Where
     `train` is false, nothing is trained but what takes no epochs (closed forms, untrained
     encoders), and where `measure` is, nothing is made or measured: what the results have already is
-    drawn up. A `quick` study trains and measures little; its results
-    have a name of their own.
+    drawn up. A `quick` study trains and measures little; its results have a name of their own.
+    `settings` are what every recipe that trains is changed in; results of other settings are those
+    of another protocol.
     """
 
     experiment: str
@@ -46,6 +50,7 @@ class Study:
     train: bool = True
     measure: bool = True
     quick: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,16 +62,26 @@ class Study:
         """Images per value, as a results file states them."""
         return {"train_size": self.train_size or "all", "test_size": self.test_size or "all"}
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is trained otherwise than by the recipes, as a results file states it."""
+        return {"settings": dict(self.settings)} if self.settings else {}
+
     def recipe(self, model: str, family: str, split: str) -> Recipe | None:
         """The recipe of a model over a split; None where there is none."""
         found = RECIPES.get(f"{model}-{family}-{split}")
-        if found is None or not self.quick:
+        if found is None or found.epochs == 0:
             return found
-        return found.changed({"epochs": min(found.epochs, QUICK_EPOCHS)})
+        settings = dict(self.settings)
+        if self.quick:
+            settings["epochs"] = min(settings.get("epochs", found.epochs), QUICK_EPOCHS)
+        return found.changed(settings)
 
     def job(self, recipe: Recipe, seed: int) -> Job:
         """The training run of a recipe and a seed; an untrained model has a place of its own."""
         root = self.runs / "quick" if self.quick else self.runs
+        if self.settings:
+            root = root / settings_in_words(self.settings)
         if recipe.epochs == 0 and RECIPES[recipe.name].epochs > 0:
             root = root / "untrained"
         return Job(recipe, seed, root / recipe.name / f"seed-{seed}")
@@ -94,6 +109,14 @@ class Study:
         return self.made_of(family, settings)
 
 
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Such as `epochs=100,kl_warm_up_epochs=0`, which can be the name of a folder."""
+    texts = (f"{name}={json.dumps(settings[name])}" for name in sorted(settings))
+    return ",".join(texts).replace(" ", "").replace("/", "_")
+
+
 def _hash(settings: Recipe | dict[str, Any] | None) -> str:
-    fields = settings.to_dict() if isinstance(settings, Recipe) else settings
-    return hash_of(fields) if fields is not None else ""
+    """Of a recipe, the model's defaults count as well."""
+    if isinstance(settings, Recipe):
+        settings = settings.to_dict() | {"model_settings": model_settings(settings)}
+    return hash_of(settings) if settings is not None else ""

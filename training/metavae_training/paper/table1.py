@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,10 +63,10 @@ def distance_cells(study: Study) -> list[DistanceCell]:
     ]
 
 
-def distance_protocol(study: Study) -> dict[str, int | str]:
+def distance_protocol(study: Study) -> dict[str, Any]:
     """How distances are measured, as a results file states it."""
-    test_size = study.sizes["test_size"]
-    return {"distance": "L2 between posterior means of test images", "test_size": test_size}
+    distance = "L2 between posterior means of test images"
+    return {"distance": distance, "test_size": study.sizes["test_size"], **study.changes}
 
 
 def _is_whole(items: Sequence[Item], families: Sequence[str]) -> bool:

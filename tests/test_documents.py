@@ -19,7 +19,7 @@ import report as training_page
 import weights
 from encoder.report import markdown
 from metavae_training.paper.cli import paper
-from metavae_training.paper.results import read_items
+from metavae_training.paper.results import read_items, read_protocol
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.cli import results_table
 from metavae_zoo.families import mnist
@@ -63,22 +63,28 @@ def test_table_2_of_the_readme_is_the_one_of_the_results():
     assert block("README.md", "results/table2.md").splitlines() == table
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "results").glob("*.md")))
-def test_pages_of_results_are_what_their_numbers_draw_up(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "written",
+    sorted((ROOT / "results").rglob("*.md")),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_pages_of_results_are_what_their_numbers_draw_up(written, tmp_path, monkeypatch):
     """Without the data set: it is not looked for, and so not downloaded either."""
     monkeypatch.setattr(mnist, "find_mnist", None)
-    written = ROOT / "results" / f"{name}.md"
     for numbers in written.parent.glob("*.json"):
         shutil.copy(numbers, tmp_path)
-    redrawn = CliRunner().invoke(paper, [name, "--redraw", "--out", str(tmp_path)])
+    settings = read_protocol(written.with_suffix(".json")).get("settings", {})
+    changed = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
+    command = [written.stem, "--redraw", *changed, "--out", str(tmp_path)]
+    redrawn = CliRunner().invoke(paper, command)
     assert redrawn.exit_code == 0, redrawn.output
-    assert (tmp_path / f"{name}.md").read_text() == written.read_text()
+    assert (tmp_path / written.name).read_text() == written.read_text()
 
 
 def test_a_training_run_is_the_same_model_in_all_results():
     """One that is trained again is another one, and is not mixed with the first."""
     runs: dict[tuple[object, ...], set[str]] = defaultdict(set)
-    for numbers in (ROOT / "results").glob("*.json"):
+    for numbers in (ROOT / "results").rglob("*.json"):
         for item in read_items(numbers):
             if item.kind in ("model", "distance"):
                 run = (item.model, item.family, item.split, item.seed)

@@ -109,11 +109,14 @@ class Connection:
             if response is not None and response.status_code not in _TRANSIENT:
                 return self._checked(response, model)
             elapsed = time.monotonic() - started
-            delay = _delay(tries, response)
+            left = self._patience.give_up_after - elapsed
+            asked = retry_after(response.headers) if response is not None else 0.0
+            # The last try comes in time: a delay of our own ends early, the server's is kept.
+            delay = max(asked, min(_delay(tries), left - _SHORTEST_TRY))
             gave_up = GaveUp(
                 self.url, tries=tries, seconds=elapsed, last=trouble, request_id=identity
             )
-            if elapsed + delay >= self._patience.give_up_after or self._closed.is_set():
+            if left <= 2 * _SHORTEST_TRY or delay >= left or self._closed.is_set():
                 raise gave_up
             again = "%s: %s; trying again in %.1f s (request=%s)"
             logger.info(again, self.url, trouble, delay, identity)
@@ -305,11 +308,10 @@ def _authorization(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _delay(tries: int, response: httpx.Response | None) -> float:
-    """Seconds to the next try: exponential with full jitter, and at least Retry-After."""
+def _delay(tries: int) -> float:
+    """Seconds to the next try: exponential with full jitter."""
     ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(tries - 1, 10))
-    jitter = random.uniform(0, ceiling)  # noqa: S311
-    return max(jitter, retry_after(response.headers) if response is not None else 0.0)
+    return random.uniform(0, ceiling)  # noqa: S311
 
 
 def _is_unauthorized(response: httpx.Response) -> bool:

@@ -16,7 +16,12 @@ from urllib.parse import unquote
 import httpx
 
 from metavae_client.errors import ServerUnreachable
-from metavae_serving.wire import HEADER_LENGTH, MAX_IMAGES_HEADER, json_length
+from metavae_serving.wire import (
+    HEADER_LENGTH,
+    MAX_IMAGES_HEADER,
+    MAX_REQUEST_BYTES,
+    json_length,
+)
 
 if TYPE_CHECKING:
     import grpc
@@ -90,8 +95,15 @@ class GrpcTransport(httpx.BaseTransport):
         fields = {name: text.encode() for name, text in headers.items()}
         message = self._message(model_name=unquote(model), input=fields | inputs)
         metadata = (("authorization", token),) if token else ()
+        if message.ByteSize() > MAX_REQUEST_BYTES:  # TorchServe resets the call, and says no word
+            return _response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         try:
-            found = self._predict(message, timeout=deadline - time.monotonic(), metadata=metadata)
+            # Waited for, and not ended by a timeout: TorchServe answers into a call that was ended
+            # with an exception, which takes the worker down.
+            call = self._predict.future(message, metadata=metadata)
+            found = call.result(timeout=deadline - time.monotonic())
+        except grpc.FutureTimeoutError as error:
+            raise httpx.ReadTimeout("no reply in time", request=request) from error
         except grpc.RpcError as error:
             return _failure(error, request)
         except ValueError as error:  # grpc's word for a channel that another thread has closed

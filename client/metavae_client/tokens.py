@@ -96,7 +96,15 @@ class Tokens:
     def _files(self) -> list[Path]:
         if self._path is not None:
             return [self._path]
-        return [path for path in self._found if path.is_file()]
+        return [path for path in self._found if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there, or behind a door: the error that then follows names it."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
 
 
 def _is_of_a_store(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ class GivenPath(click.Path):
         if value == "":
             self.fail("an empty path was given; expected a file or a folder", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, which NaN is not."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number of a word."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} was given; expected a number", param, ctx)
+        return found
 
 
 PATH = GivenPath(path_type=Path)

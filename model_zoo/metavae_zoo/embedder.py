@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle
 from metavae_zoo.card import ModelCard
-from metavae_zoo.errors import BadBundle, BadSummary
+from metavae_zoo.errors import BadBundle, BadSummary, MetavaeError
 from metavae_zoo.graph import CHUNK, Device, open_graph
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.packs import Pack, joined, packs, pieces
@@ -198,20 +199,39 @@ class OnnxEmbedder:
         ]
 
     def _check_golden(self, bundle: Bundle) -> None:
-        golden = load_file(bundle.path / GOLDEN)
-        summary = self.summarize(golden["context"]) if self.card.needs_context else None
-        embeddings = self.embed(golden["queries"], summary)
-        found = {"mean": embeddings.mean, "log_variance": embeddings.log_variance}
-        if summary is not None:
-            found["summary"] = summary.mean
-        for name, values in found.items():
-            gap = golden_gap(values, golden[name])
+        try:
+            golden = load_file(bundle.path / GOLDEN)
+            found = self._of_golden(golden)
+            gaps = {name: golden_gap(values, golden[name]) for name, values in found.items()}
+        except (LookupError, SafetensorError, ValueError, MetavaeError) as error:
+            raise BadBundle(
+                f"{bundle.path}: what its graphs make of {GOLDEN} cannot be compared with it"
+                f" ({type(error).__name__}: {error})",
+                hint="Export the model again",
+            ) from error
+        for name, gap in gaps.items():
             if not gap <= self._tolerance:
                 raise BadBundle(
                     f"{bundle.path}: {name} differs from the exported golden outputs by {gap:.2g},"
                     f" allowed {self._tolerance:g} on {self._where}",
                     hint="Check the ONNX Runtime version, then export the model again",
                 )
+
+    def _of_golden(self, golden: dict[str, NDArray]) -> dict[str, NDArray]:
+        """The golden outputs as they are found here, of the widths that the card says."""
+        summary = self.summarize(golden["context"]) if self.card.needs_context else None
+        queries = golden["queries"]
+        embeddings = self.embed(queries, summary)
+        found = {"mean": embeddings.mean, "log_variance": embeddings.log_variance}
+        width = (len(queries), self.card.latent_dim)
+        expected: dict[str, tuple[int, ...]] = dict.fromkeys(found, width)
+        if summary is not None:
+            found["summary"] = summary.mean
+            expected["summary"] = (self.card.feature_dim,)
+        for name, values in found.items():
+            if values.shape != expected[name]:
+                raise ValueError(f"{name} has shape {values.shape}, the card says {expected[name]}")
+        return found
 
 
 def _summary_rows(given: Sequence[NDArray[np.float32]], pack: Pack) -> NDArray[np.float32]:

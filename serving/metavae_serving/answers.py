@@ -60,12 +60,14 @@ _READ_SECONDS = 20.0  # for a batch: what is read later is too late for those be
 class Question:
     """One request as it came: its body, its headers by their names in lower case, TorchServe's id.
 
-    The id is what TorchServe answers as x-request-id, whatever the client sent.
+    The id is what TorchServe answers as x-request-id, whatever the client sent. `over_grpc` is
+    whether it came over gRPC.
     """
 
     body: bytes | bytearray
     headers: dict[str, str]
     id: str
+    over_grpc: bool = False
 
 
 @dataclass(frozen=True)
@@ -318,4 +320,5 @@ class _Exchange:
         headers = {"Content-Type": JSON_TYPE}
         if isinstance(error, Refused) and error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
-        self.send(status_of(error), headers, encode_error(error, self.id))
+        body = encode_error(error, self.id, over_grpc=self.question.over_grpc)
+        self.send(status_of(error), headers, body)

@@ -18,6 +18,7 @@ from metavae_serving.configuration import (
     METRICS,
     logging_configuration,
     model_configuration,
+    packed_models,
     properties,
     read_settings,
 )
@@ -69,6 +70,7 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
     NotMeasured where nobody knows what its precision costs, NotInstalled.
     """
     store = store.resolve()
+    _check_name(store)
     check_installed()
     names = [bundle.card.name for bundle in bundles]
     if len(set(names)) < len(names):
@@ -164,17 +166,29 @@ def _check_replaceable(store: Path) -> None:
             f"{store} cannot be read as a folder ({error.strerror})",
             hint="Choose another folder with --store",
         ) from error
-    if found and not (store / CONFIGURATION).is_file():
+    packed = packed_models(store)
+    if found and packed is None:
         raise BadStore(
-            f"{store} is not empty and no model store; packing would delete what it holds",
+            f"{store} is not empty and no model store of metavae-serve; packing would delete what"
+            " it holds",
             hint="Choose another folder with --store",
         )
     ours = {CONFIGURATION, METRICS, LOGGING, SUMS, run_folder(store).name}
-    others = [path.name for path in found if path.name not in ours and path.suffix != ARCHIVE]
+    ours |= {f"{name}{ARCHIVE}" for name in packed or ()}
+    others = [path.name for path in found if path.name not in ours]
     if others:
         raise BadStore(
             f"{store} also holds {', '.join(sorted(others)[:5])}, which packing would delete",
             hint="Move that away, or choose another folder with --store",
+        )
+
+
+def _check_name(store: Path) -> None:
+    """Refuse a path that TorchServe's configuration cannot hold: it would not find its files."""
+    if not str(store).isprintable():
+        raise BadStore(
+            f"the path {str(store)!a} holds characters that cannot be printed",
+            hint="Choose another folder with --store",
         )
 
 

@@ -31,7 +31,14 @@ from metavae_serving.settings import (
     default_workers,
 )
 from metavae_zoo.bundle import Bundle
-from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, GivenPath, version_option
+from metavae_zoo.console import (
+    HELP_OPTIONS,
+    PATH,
+    Commands,
+    GivenPath,
+    Seconds,
+    version_option,
+)
 from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE
 from metavae_zoo.places import default_store, log_folder, token_file
 
@@ -49,7 +56,7 @@ _store = click.option(
 
 _drain_seconds = click.option(
     "--drain-seconds",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=stop.DRAIN_SECONDS,
     show_default=True,
     help="How long requests that were taken in may still be answered; 0 cuts them off.",
@@ -180,7 +187,7 @@ def quantize_command(name: str, out: Path, as_json: bool) -> None:
 @_drain_seconds
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=Seconds(min=1),
     default=launch.START_SECONDS,
     show_default=True,
     help="Seconds until all workers must be ready.",

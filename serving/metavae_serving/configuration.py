@@ -6,6 +6,7 @@ know without a word.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -107,6 +108,15 @@ def read_settings(store: Path) -> Settings:
             f"{store} is no model store of metavae-serve ({CONFIGURATION}: {_reason(error)})",
             hint=hint,
         ) from error
+
+
+def packed_models(store: Path) -> list[str] | None:
+    """Names of the models that a metavae-serve of any version packed; None in no store of ours."""
+    try:
+        first = (store / CONFIGURATION).read_text().splitlines()[0]
+        return list(json.loads(first.removeprefix(_WRITTEN_BY))["models"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _reason(error: Exception) -> str:

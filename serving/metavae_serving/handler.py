@@ -67,16 +67,17 @@ def handle(data: list[dict[str, Any]] | None, context: Context) -> list[bytes] |
         _answerer = load(context)
         return None
     assert _answerer is not None, "TorchServe loads before it asks"  # noqa: S101
-    answers = _answerer.answer(
-        [
-            _question(item, context.get_all_request_header(index), context.get_request_id(index))
-            for index, item in enumerate(data)
-        ]
-    )
-    for index, answer in enumerate(answers):
+    questions = [
+        _question(item, context.get_all_request_header(index), context.get_request_id(index))
+        for index, item in enumerate(data)
+    ]
+    answers = _answerer.answer(questions)
+    for index, (question, answer) in enumerate(zip(questions, answers, strict=True)):
         context.set_response_status(answer.status, answer.status.phrase, index)
         for name, value in answer.headers.items():
             context.set_response_header(index, name.lower(), value)
+        if question.over_grpc:  # without it TorchServe ends a worker that was asked for a stream
+            context.set_response_header(index, "ts_stream_next", "false")
     return [answer.body for answer in answers]
 
 
@@ -84,13 +85,15 @@ def _question(item: dict[str, Any], headers: dict[str, Any], its_id: str | None)
     body = item.get("body", b"")
     # TorchServe keeps the client's case, and mixes the parts of a form (dicts) among them.
     fields = {key.lower(): text for key, text in headers.items() if isinstance(text, str)}
-    if not fields:  # a call over gRPC has none: they come as inputs beside the body
+    over_grpc = not fields  # which has no headers: they come as inputs beside the body
+    if over_grpc:
         fields = {
             key.lower(): value.decode("latin-1")
             for key, value in item.items()
             if key != "body" and isinstance(value, bytes | bytearray)
         }
-    return Question(body.encode() if isinstance(body, str) else body, fields, its_id or "")
+    content = body.encode() if isinstance(body, str) else body
+    return Question(content, fields, its_id or "", over_grpc)
 
 
 def load(context: Context) -> Answerer:

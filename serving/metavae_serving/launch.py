@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -199,6 +200,8 @@ def _launch(store: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]
         for private in (folder, temporary_folder(store), log_folder(store)):
             make_private(private)
         token_file(store).unlink(missing_ok=True)
+        # What a server that was killed had unpacked.
+        shutil.rmtree(temporary_folder(store) / "models", ignore_errors=True)
         drain.reopen(folder)
         output = (folder / _OUTPUT).open("wb")
     except OSError as error:

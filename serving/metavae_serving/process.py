@@ -62,12 +62,21 @@ def make_private(folder: Path) -> None:
 
 
 def running(store: Path) -> psutil.Process | None:
-    """The Java process of the server over `store`; None if none runs, pid file or not."""
+    """The Java process of the server over `store`; None if none runs, pid file or not.
+
+    Raises ServerFailed where that cannot be told.
+    """
     import psutil
 
     try:
         process = psutil.Process(int(_pid_file(store).read_text()))
         command = process.cmdline()
+    except PermissionError as error:
+        raise ServerFailed(
+            f"whether a server runs over {store} cannot be told: {_pid_file(store)} cannot be read"
+            f" ({error.strerror})",
+            hint="Run this as the user that started the server, or choose another --store",
+        ) from error
     except (OSError, ValueError, psutil.Error):
         return None
     # The system may have given the number of a server long gone to another program.

@@ -14,7 +14,7 @@ from metavae_zoo.machine import usable_cores
 
 LOOPBACK = "127.0.0.1"
 CORES_PER_WORKER = 4  # more threads than that find little to share in one request
-MOST_BATCH_IMAGES = 65_536  # that a request may have to wait for beside its own
+MOST_BATCH_IMAGES = 16_384  # that a request may have to wait for beside its own
 MOST_WORKERS = 4  # unless somebody asks for more: each takes some 400 MB
 
 ServedPrecision = Literal["fp32", "int8", "tf32"]

@@ -22,10 +22,11 @@ def stop(store: Path, *, drain_seconds: float = DRAIN_SECONDS) -> bool:
     """Stop the server over `store`; returns when all its processes are gone.
 
     Requests that were taken in are answered for up to `drain_seconds`, later ones sent away with
-    a 503. Returns whether all were answered in time; False too for a server whose management API
-    does not answer. Raises ServerFailed if no server runs.
+    a 503. Returns whether all were answered in time; False too where nobody waited for that, and
+    for a server whose management API does not answer. Raises ServerFailed if no server runs.
     """
-    drained, ran = True, process.running(store) is not None
+    ran = process.running(store) is not None
+    drained = drain_seconds > 0 or not ran
     try:
         if drain_seconds > 0 and ran:
             drained = _drain(store, drain_seconds)

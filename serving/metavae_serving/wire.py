@@ -37,7 +37,7 @@ from metavae_zoo.summary import Summary
 MAX_REQUEST_BYTES = 20_000_000
 MAX_JSON_BYTES = 8_000_000  # of a request: as Python's numbers it takes 25 times that
 MAX_REPLY_BYTES = 64_000_000
-MAX_IMAGES = 4096  # by default; the card's reply says how many the server takes
+MAX_IMAGES = 1024  # by default; the card's reply says how many the server takes
 MAX_IMAGES_HEADER = "Metavae-Max-Images"
 
 REQUEST_ID_HEADER = "Metavae-Request-Id"
@@ -176,9 +176,8 @@ def encode_reply(
 
     `model` is the digest of the model that answers.
     """
-    reply: dict[str, Any] = {"model_name": model_name, "model_version": "1.0"}
-    if request.id:
-        reply["id"] = request.id
+    # An id in any case: over gRPC TorchServe ends a worker whose reply has none.
+    reply: dict[str, Any] = {"model_name": model_name, "model_version": "1.0", "id": request.id}
     reply["parameters"] = {"model": model}
     return join_body(
         reply, "outputs", {name: outputs[name] for name in request.outputs}, request.outputs
@@ -198,17 +197,20 @@ def decode_reply(body: bytes | bytearray | memoryview, header_length: int | None
     )
 
 
-def encode_error(error: MetavaeError, request_id: str) -> bytes:
+def encode_error(error: MetavaeError, request_id: str, *, over_grpc: bool = False) -> bytes:
     """The JSON body that answers a request with `error`: its message, as the protocol has it.
 
     Beside that stand code, field and hint, the request's id and, since gRPC clients see no headers,
-    the status, and `retry_after` where there is one.
+    the status, and `retry_after` where there is one. `over_grpc` adds the fields that TorchServe
+    looks for in every answer to a ModelInfer, and ends the worker where one is missing.
     """
     told: dict[str, Any] = {"error": error.message}
     told |= {name: getattr(error, name) for name in ("code", "field", "hint")}
     told |= {"status": int(status_of(error)), "request_id": request_id}
     if isinstance(error, Refused) and error.retry_after is not None:
         told["retry_after"] = error.retry_after
+    if over_grpc:
+        told |= {"id": "", "model_name": "", "model_version": "", "outputs": []}
     return json.dumps(told).encode()
 
 

@@ -22,9 +22,10 @@ from metavae_client.errors import (
 )
 from metavae_client.remote import RemoteEmbedder
 from metavae_client.served import only_name
+from metavae_serving import launch
 from metavae_serving.refusals import Draining
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import encode_error
+from metavae_serving.wire import MAX_REQUEST_BYTES, encode_error, encode_request
 from metavae_zoo.embedder import OnnxEmbedder
 
 
@@ -77,6 +78,58 @@ def test_what_the_server_refuses_is_refused_with_its_own_words(server, url, bund
         assert refused.value.status == 413
 
 
+def test_more_than_the_server_takes_is_refused_at_once(server, url, bundle):
+    blank = np.zeros((MAX_REQUEST_BYTES, 1, 1), np.uint8)
+    with (
+        RemoteEmbedder(url, bundle.card.name, token_file=server.token_file) as remote,
+        pytest.raises(RequestRefused, match="takes no request of"),
+    ):
+        remote._infer(context=blank)
+
+
+def calls_of_others(url: str, headers: dict[str, str], model: str, body: bytes) -> list[str]:
+    """What TorchServe's other calls of inference come to, as bytes: those that are no client's."""
+    import grpc
+
+    from metavae_client import predictions
+
+    services = {
+        "openinference.GRPCInferenceService/ModelInfer": bytes([10, len(model)]) + model.encode(),
+        "inference.InferenceAPIsService/StreamPredictions": predictions.PredictionsRequest(
+            model_name=model, input={"body": body}
+        ).SerializeToString(),
+    }
+    ends = []
+    with grpc.insecure_channel(url.removeprefix("grpc://")) as channel:
+        for name, message in services.items():
+            call = channel.unary_stream(f"/org.pytorch.serve.grpc.{name}")
+            metadata = (("authorization", headers["Authorization"]),)
+            try:
+                ends.append(f"{len(list(call(message, metadata=metadata, timeout=30)))} replies")
+            except grpc.RpcError as error:
+                ends.append(str(error.code()))
+    return ends
+
+
+def test_no_call_over_grpc_ends_a_worker(server, url, bundle, images):
+    """Neither those that only other clients make, nor replies that nobody waits for any more."""
+    local, name = OnnxEmbedder(bundle, threads=1), bundle.card.name
+    good, _ = encode_request(context=images[:2], binary=False)
+    before = launch.ready(server.store)
+    for body in (good, b"{}"):
+        assert calls_of_others(url, server.headers(), name, body) == ["1 replies", "1 replies"]
+    with (
+        RemoteEmbedder(
+            url, name, token_file=server.token_file, timeout=0.001, give_up_after=1
+        ) as hasty,
+        pytest.raises(GaveUp),
+    ):
+        hasty._infer(context=images)
+    with RemoteEmbedder(server.url, name, token_file=server.token_file) as remote:
+        assert remote.summarize(images) == local.summarize(images)
+    assert launch.ready(server.store) == before
+
+
 def test_what_the_server_takes_is_learned_over_grpc_too(serve, bundle, images):
     settings = {bundle.card.name: ModelSettings(max_images=50)}
     with serve([bundle], **settings) as server:
@@ -111,9 +164,14 @@ class Answers:
     def monotonic(self) -> float:
         return float(len(self.timeouts))
 
-    def __call__(self, request, *, timeout: float, metadata: object) -> SimpleNamespace:
-        self.timeouts.append(timeout)
-        return SimpleNamespace(prediction=self.replies[bytes(request.input["url_path"])])
+    def future(self, request, *, metadata: object) -> SimpleNamespace:
+        prediction = self.replies[bytes(request.input["url_path"])]
+
+        def result(timeout: float) -> SimpleNamespace:
+            self.timeouts.append(timeout)
+            return SimpleNamespace(prediction=prediction)
+
+        return SimpleNamespace(result=result)
 
 
 @pytest.fixture
@@ -199,9 +257,9 @@ def test_the_token_goes_as_metadata_and_in_no_message(server, url, bundle, monke
 
         def spied(request, predict=transport._predict, **options):
             sent.append(request.SerializeToString())
-            return predict(request, **options)
+            return predict.future(request, **options)
 
-        monkeypatch.setattr(transport, "_predict", spied)
+        monkeypatch.setattr(transport, "_predict", SimpleNamespace(future=spied))
         _ = remote.card
     assert sent
     assert token.encode() not in b"".join(sent)

@@ -191,6 +191,29 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(bundle, tmp_path):
     assert (store / "thesis.txt").exists()
 
 
+def test_a_model_store_of_others_is_not_replaced(bundle, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / CONFIGURATION).write_text("inference_address=http://127.0.0.1:9999\n")
+    (theirs / "resnet50.mar").write_text("their model")
+    with pytest.raises(BadStore, match="no model store of metavae-serve"):
+        pack([bundle], theirs, Settings())
+    store = tmp_path / "store"
+    pack([bundle], store, Settings())
+    (store / "resnet50.mar").write_text("their model")
+    with pytest.raises(BadStore, match=r"resnet50\.mar"):
+        pack([bundle], store, Settings())
+    assert (theirs / "resnet50.mar").read_text() == "their model"
+    assert (store / "resnet50.mar").exists()
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "tab\t", "\udcff"])
+def test_a_path_that_a_configuration_cannot_hold_is_refused(bundle, tmp_path, name):
+    with pytest.raises(BadStore, match="cannot be printed"):
+        pack([bundle], tmp_path / name, Settings())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_model_is_refused_by_name():
     with pytest.raises(UnknownName, match="nothing-like-this"):
         bundle_of("nothing-like-this")

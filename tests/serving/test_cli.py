@@ -64,7 +64,7 @@ def test_each_model_can_have_its_own_settings(bundle, tmp_path, monkeypatch):
         (("--batch-size", "0"), "0 is not in the range"),
         (("--device", "tpu"), "'tpu' is not one of"),
         (("--precision", "bf16"), "'bf16' is not one of"),
-        (("--batch-size", "17"), "69632 images, 65536 at most. Lower --batch-size"),
+        (("--batch-size", "17"), "17408 images, 16384 at most. Lower --batch-size"),
     ],
 )
 def test_settings_of_models_that_are_none_are_one_clear_error(bundle, tmp_path, words, says):

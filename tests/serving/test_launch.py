@@ -89,6 +89,12 @@ def test_tokens_and_images_are_in_no_log(server, bundle):
         content=b'{"inputs": "content-of-a-client"}',
         headers=server.headers() | {"X-Private": "a-private-header"},
     )
+    as_form = {"Content-Type": "application/x-www-form-urlencoded"}  # curl's own, of binary data
+    httpx.post(
+        f"{server.url}/predictions/{bundle.card.name}",
+        content=b"%zz content-of-a-client",
+        headers=server.headers() | as_form,
+    )
     logs = [path.read_text() for path in run_folder(server.store).rglob("*.log") if path.is_file()]
     key = server.headers()["Authorization"].removeprefix("Bearer ")
     for private in (key, "content-of-a-client", "a-private-header"):

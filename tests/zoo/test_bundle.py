@@ -137,6 +137,39 @@ def test_other_golden_outputs_are_refused_at_load(copy):
 
 
 @pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda golden: golden.pop("queries"), "KeyError: 'queries'"),
+        (lambda golden: golden.pop("mean"), "KeyError: 'mean'"),
+        (lambda golden: golden.update(context=np.zeros((0, 1, 8, 8), np.uint8)), "BadImages"),
+    ],
+)
+def test_golden_outputs_that_cannot_be_compared_are_refused(copy, change, says):
+    golden = load_file(copy / GOLDEN)
+    change(golden)
+    save_file(golden, copy / GOLDEN)
+    files = json.loads((copy / CARD).read_text())["files"]
+    edit_card(copy, files=files | {GOLDEN: sha256_of(copy / GOLDEN)})
+    with pytest.raises(BadBundle, match=says):
+        OnnxEmbedder(open_bundle(copy))
+
+
+def test_a_golden_file_that_is_none_is_refused(copy):
+    (copy / GOLDEN).write_bytes(b"no safetensors")
+    files = json.loads((copy / CARD).read_text())["files"]
+    edit_card(copy, files=files | {GOLDEN: sha256_of(copy / GOLDEN)})
+    with pytest.raises(BadBundle, match="SafetensorError"):
+        OnnxEmbedder(open_bundle(copy))
+
+
+def test_a_card_of_another_width_than_its_graphs_is_refused(copy):
+    latent = json.loads((copy / CARD).read_text())["latent_dim"]
+    edit_card(copy, latent_dim=latent + 1)
+    with pytest.raises(BadBundle, match=r"mean has shape .*, the card says"):
+        OnnxEmbedder(open_bundle(copy))
+
+
+@pytest.mark.parametrize(
     "name", sorted(path.parent.name for path in shipped_bundles().glob(f"[!.]*/{CARD}"))
 )
 def test_every_shipped_model_gives_its_golden_embeddings(name):

@@ -11,6 +11,7 @@ from served.cases import ratio
 
 ONE, MANY = "metavae", "metavae for many clients"  # subjects
 
+_LEAD = 1.5  # over every peer, is aimed at
 _RATE, _LATENCY = "images_per_second", "p50_ms_of_rounds"
 
 
@@ -58,6 +59,9 @@ All ratios are medians over turns that followed each other.
 
 ## Where a peer is ahead
 
+The target, {_LEAD:g} times the images per second of every peer in every case, is
+{"met" if _leads(peers) else "missed"} as the servers come.
+
 {_ahead(peers)}
 {_failures(peers)}
 Made by `python benchmarks/peers.py` at commit {machine["commit"]}, load {machine["load_average"]}
@@ -88,6 +92,14 @@ def _rate(subjects: dict[str, Any], name: str, own: str) -> str:
 
 def _latency(subjects: dict[str, Any], name: str) -> str:
     return f"{median(subjects[name][_LATENCY]):.2f} ({ratio(subjects, ONE, name, _LATENCY):.2f})"
+
+
+def _leads(peers: list[dict[str, Any]]) -> bool:
+    return all(
+        ratio(case["subjects"], ONE, peer["name"], _RATE) >= _LEAD
+        for peer in peers
+        for case in peer["cases"]
+    )
 
 
 def _ahead(peers: list[dict[str, Any]]) -> str:

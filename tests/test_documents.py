@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,19 @@ def test_pages_of_results_are_what_their_numbers_draw_up(written, tmp_path, monk
     redrawn = CliRunner().invoke(paper, command)
     assert redrawn.exit_code == 0, redrawn.output
     assert (tmp_path / written.name).read_text() == written.read_text()
+
+
+def test_numbers_name_commits_of_this_history():
+    """So that the code which made them can be had."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists() or (ROOT / ".git" / "shallow").exists():
+        pytest.skip("not a whole clone")
+    found = subprocess.run([git, "rev-list", "HEAD"], cwd=ROOT, capture_output=True, check=True)
+    known = {line[:12] for line in found.stdout.decode().splitlines()}
+    results = [*(ROOT / "results").rglob("*.json"), *(ROOT / "benchmarks/results").glob("*.json")]
+    for numbers in results:
+        commits = set(re.findall(r'"commit": "(\w+)(?:-dirty)?"', numbers.read_text()))
+        assert commits - known == set(), numbers.name
 
 
 def test_a_training_run_is_the_same_model_in_all_results():

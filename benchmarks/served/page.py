@@ -71,7 +71,7 @@ def _floor(result: dict[str, Any]) -> str:
         return (
             "The no-op handler's worker has\nTorchServe's own part made lighter, as metavae's has."
         )
-    return "The no-op handler's worker is as\nTorchServe has it: some 0.2 ms slower than metavae's."
+    return "The no-op handler's worker is as\nTorchServe has it, and so slower than metavae's."
 
 
 def _targets(cases: list[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -19,7 +20,9 @@ from numpy.testing import assert_array_equal
 from metavae_client.remote import RemoteEmbedder
 from metavae_client.tokens import Tokens
 from metavae_serving import configuration, launch, process, stop
+from metavae_serving.archive import pack
 from metavae_serving.configuration import _FEWEST_QUEUED, queued, read_settings
+from metavae_serving.settings import ModelSettings
 from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
 from metavae_zoo.embedder import Embeddings, OnnxEmbedder
 from metavae_zoo.places import token_file
@@ -111,7 +114,7 @@ def summarized(server, bundle, context) -> np.ndarray:
 
 def test_connections_that_are_cut_harm_nobody(server, bundle, local, images, request_bytes, load):
     before = launch.ready(server.store)
-    request = request_bytes(2000)
+    request = request_bytes(1000)
     with load():
         for sent in (1, 100, len(request) // 2, len(request) - 1, len(request)):
             with connect(server) as cut:
@@ -182,6 +185,8 @@ def test_many_large_requests_on_a_small_machine_are_answered_or_sent_away(
 ):
     monkeypatch.setattr(configuration, "usable_memory", lambda: SMALL)
     settings = read_settings(store)
+    taking_many = {bundle.card.name: ModelSettings(max_images=4096)}
+    pack([bundle], store, dataclasses.replace(settings, models=taking_many))
     assert _FEWEST_QUEUED <= queued(settings) < LARGE
     context = images(4000).astype(np.float32) / 255
     body, headers = encode_request(context=context)

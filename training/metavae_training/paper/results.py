@@ -251,7 +251,8 @@ def _items(path: Path, found: dict[str, Any]) -> list[Item]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise _no_results(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
+        what = first["msg"].removeprefix("Value error, ")  # pydantic's word for one of ours
+        raise _no_results(path, f"{where}: {what}" if where else what) from error
     except (AttributeError, KeyError, TypeError) as error:
         raise _no_results(path, error) from error
 

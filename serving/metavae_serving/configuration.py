@@ -99,10 +99,7 @@ def read_settings(store: Path) -> Settings:
     if not (store / CONFIGURATION).is_file():
         raise BadStore(f"{store} is no model store: it has no {CONFIGURATION}", hint=hint)
     try:
-        first = (store / CONFIGURATION).read_text().splitlines()[0]
-        if not first.startswith(_WRITTEN_BY):
-            raise ValueError("another program or version wrote it")
-        return _settings.validate_json(first.removeprefix(_WRITTEN_BY))
+        return _settings.validate_json(_packed(store))
     except (OSError, ValueError, LookupError) as error:
         raise BadStore(
             f"{store} is no model store of metavae-serve ({CONFIGURATION}: {_reason(error)})",
@@ -113,10 +110,17 @@ def read_settings(store: Path) -> Settings:
 def packed_models(store: Path) -> list[str] | None:
     """Names of the models that a metavae-serve of any version packed; None in no store of ours."""
     try:
-        first = (store / CONFIGURATION).read_text().splitlines()[0]
-        return list(json.loads(first.removeprefix(_WRITTEN_BY))["models"])
+        return list(json.loads(_packed(store))["models"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _packed(store: Path) -> str:
+    """What packing wrote of the settings, as JSON; raises OSError, ValueError or LookupError."""
+    first = (store / CONFIGURATION).read_text().splitlines()[0]
+    if not first.startswith(_WRITTEN_BY):
+        raise ValueError("another program or version wrote it")
+    return first.removeprefix(_WRITTEN_BY)
 
 
 def _reason(error: Exception) -> str:

@@ -34,13 +34,9 @@ def list_recipes(as_json: bool) -> None:
     from metavae_training.recipes import RECIPES
 
     if as_json:
-        from metavae_training.fit import model_settings
+        from metavae_training.fit import all_settings
 
-        all_settings = [
-            recipe.to_dict() | {"model_settings": model_settings(recipe)}
-            for recipe in RECIPES.values()
-        ]
-        click.echo(json.dumps(all_settings, indent=2))
+        click.echo(json.dumps([all_settings(recipe) for recipe in RECIPES.values()], indent=2))
         return
     width = max(map(len, RECIPES))
     for recipe in RECIPES.values():

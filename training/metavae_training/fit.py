@@ -95,6 +95,11 @@ def model_settings(recipe: Recipe) -> dict[str, Any]:
     return _model_defaults(recipe.model) | recipe.model_settings
 
 
+def all_settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON holds it, with all settings of its model: what a run depends on."""
+    return recipe.to_dict() | {"model_settings": model_settings(recipe)}
+
+
 def _model_defaults(model: str) -> dict[str, Any]:
     if model not in MODELS:
         raise UnknownName("model", model, MODELS, f"the models are {', '.join(MODELS)}")

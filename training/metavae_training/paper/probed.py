@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from metavae_training.fit import model_settings
+from metavae_training.fit import all_settings
 from metavae_training.jobs import Job
 from metavae_training.models import MODELS
 from metavae_training.paper.cells import TrainedCell, complete, held_out
@@ -159,7 +159,7 @@ class FloorCell(ProbedCell):
             Subject("floor", name, None if name in SEEDLESS_FLOORS else self.seed, NONE, None, True)
             for name in self.floors
         ]
-        fields = self.recipe.to_dict() | {"model_settings": model_settings(self.recipe)}
+        fields = all_settings(self.recipe)
         start = {
             name: fields[name]
             for name in ("model", "family", "split", "model_settings", "train_values")

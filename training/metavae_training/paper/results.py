@@ -26,7 +26,7 @@ Kind = Literal["model", "floor", "ceiling", "distance"]
 Key = tuple[str, str, str, str, int, str, str, int, str, str, int, float, int]
 
 # What a file says once, of all items that have it in common: what was measured, and what made it.
-_SHARED = (
+_SHARED = {
     "kind",
     "model",
     "family",
@@ -36,7 +36,7 @@ _SHARED = (
     "data_sha256",
     "recipe_sha256",
     "bundle_sha256",
-)
+}
 
 
 class BadResults(MetavaeError):
@@ -112,12 +112,12 @@ class Item(BaseModel):
     @property
     def shared(self) -> dict[str, Any]:
         """What the item has in common with others of the same model, and of the same code."""
-        return self.model_dump(include=set(_SHARED))
+        return self.model_dump(include=_SHARED)
 
     @property
     def own(self) -> dict[str, Any]:
         """What it has for itself, without what is as it mostly is."""
-        return self.model_dump(exclude=set(_SHARED), exclude_defaults=True)
+        return self.model_dump(exclude=_SHARED, exclude_defaults=True)
 
 
 class Results:

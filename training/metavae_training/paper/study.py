@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metavae_training.fit import model_settings
+from metavae_training.fit import all_settings
 from metavae_training.jobs import Job
 from metavae_training.paper.provenance import MadeBy, MadeOf, RecipeHash, data_hash, hash_of
 from metavae_training.recipes import RECIPES, Recipe
@@ -118,5 +118,5 @@ def settings_in_words(settings: Mapping[str, Any]) -> str:
 def _hash(settings: Recipe | dict[str, Any] | None) -> str:
     """Of a recipe, the model's defaults count as well."""
     if isinstance(settings, Recipe):
-        settings = settings.to_dict() | {"model_settings": model_settings(settings)}
+        settings = all_settings(settings)
     return hash_of(settings) if settings is not None else ""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from machine import describe_machine
-from metavae_training.fit import choose_device
+from metavae_training.device import choose_device
 from metavae_zoo.bundle import ENCODE, Bundle
 from metavae_zoo.card import ModelCard
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors

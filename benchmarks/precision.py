@@ -14,7 +14,7 @@ import click
 
 from machine import describe_machine
 from metavae_training.checkpoint import Checkpoint
-from metavae_training.fit import choose_device
+from metavae_training.device import choose_device
 from metavae_training.jobs import Job
 from metavae_training.recipes import Precision, Recipe, recipe
 from metavae_training.sweep import check, sweep

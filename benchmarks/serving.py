@@ -33,7 +33,7 @@ from metavae_serving.configuration import read_settings
 from metavae_serving.management import list_workers
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.wire import MAX_IMAGES, encode_request
-from metavae_training.fit import choose_device
+from metavae_training.device import choose_device
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.files import make_writable

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from machine import describe_machine, has_bf16
 from metavae_training.data import load_corpus
-from metavae_training.fit import choose_device
+from metavae_training.device import choose_device
 from metavae_training.options import THREADS
 from metavae_training.recipes import Recipe, recipe
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors

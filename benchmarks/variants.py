@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 import plain_loop
+from metavae_training.building import build_model, build_optimizer
 from metavae_training.data import Corpus
 from metavae_training.epochs import Training
-from metavae_training.fit import build_model, build_optimizer
 from metavae_training.recipes import Precision, Recipe
 from plain_loop import PlainMetaVAE
 from products import count_flops, record_products

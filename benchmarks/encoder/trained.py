@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from encoder.inner import Encode
+from metavae_training.building import build_optimizer
 from metavae_training.data import Corpus
 from metavae_training.epochs import Training
-from metavae_training.fit import build_optimizer
 from metavae_training.models import Batch, WaveletMetaVAE
 from metavae_training.networks import AggregationNetwork, ParallelDecoder
 from metavae_training.objectives import (

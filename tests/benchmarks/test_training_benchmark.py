@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metavae_training.bfloat16 import cpu_has_bf16
-from metavae_training.fit import build_model
+from metavae_training.building import build_model
 from metavae_training.models import Batch, MetaVAE
 from metavae_training.recipes import recipe
 from plain_loop import PlainMetaVAE, draw_contexts, train_step

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from metavae_serving import cli
+from metavae_serving import options
 from metavae_serving.cli import main
 from metavae_serving.configuration import CONFIGURATION, read_settings
 from metavae_serving.settings import ModelSettings
@@ -76,7 +76,7 @@ def test_settings_of_models_that_are_none_are_one_clear_error(bundle, tmp_path, 
 
 @pytest.mark.parametrize("device", [(), ("--device", "cpu")])
 def test_tf32_is_refused_on_the_cpu(bundle, tmp_path, monkeypatch, device):
-    monkeypatch.setattr(cli, "best_device", lambda bundle: "cpu")
+    monkeypatch.setattr(options, "best_device", lambda bundle: "cpu")
     words = ("--precision", f"{bundle.card.name}=tf32", *device)
     code, output = serve("pack", str(bundle.path), "--store", str(tmp_path / "s"), *words)
     assert code == 1
@@ -122,7 +122,6 @@ sys.meta_path.insert(0, Without())
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name in MISSING else found(name)
-from metavae_serving import cli
 from metavae_serving.cli import main
 main()
 """

@@ -14,12 +14,13 @@ import torch
 from click.testing import CliRunner
 from tqdm import tqdm
 
+from metavae_training.building import build_model, build_optimizer
 from metavae_training.checkpoint import load_checkpoint
 from metavae_training.cli import main
 from metavae_training.data import load_corpus
 from metavae_training.epochs import Training
 from metavae_training.export import export
-from metavae_training.fit import CHECKPOINT, LOG, build_model, build_optimizer, fit
+from metavae_training.fit import CHECKPOINT, LOG, fit
 from metavae_training.models import MODELS
 from metavae_training.recipes import recipe
 from metavae_zoo.embedder import GOLDEN_TOLERANCE, OnnxEmbedder, golden_gap

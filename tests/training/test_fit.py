@@ -17,17 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from metavae_training.building import build_model
 from metavae_training.checkpoint import load_checkpoint
+from metavae_training.device import OutOfMemory
 from metavae_training.epochs import NotFinite, kl_weight, learning_rate
-from metavae_training.fit import (
-    CHECKPOINT,
-    LOG,
-    OutOfMemory,
-    RunBusy,
-    RunMismatch,
-    build_model,
-    fit,
-)
+from metavae_training.fit import CHECKPOINT, LOG, RunBusy, RunMismatch, fit
 from metavae_training.recipes import RECIPES, BadRecipe, recipe
 from metavae_zoo.errors import UnknownName
 

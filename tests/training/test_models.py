@@ -19,7 +19,8 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from metavae_training.fit import LOG, build_model, fit
+from metavae_training.building import build_model
+from metavae_training.fit import LOG, fit
 from metavae_training.models import MODELS, Batch, Model
 from metavae_training.models.hierarchical import HierarchicalModel
 from metavae_training.models.vampprior import VampPriorVHE, mixture_log_density

@@ -6,7 +6,7 @@ from math import prod
 
 import pytest
 
-from metavae_training.fit import build_model
+from metavae_training.building import build_model
 from metavae_training.recipes import recipe
 from metavae_zoo.bundle import Bundle, open_bundle
 from metavae_zoo.index import shipped_bundles

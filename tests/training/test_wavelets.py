@@ -11,9 +11,10 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from metavae_training.building import build_model
 from metavae_training.data import batches, load_corpus
 from metavae_training.distortion import RESCALING, ROTATION, SHEAR, distorted
-from metavae_training.fit import build_model, fit
+from metavae_training.fit import fit
 from metavae_training.models import Batch, WaveletMetaVAE, WaveletPCA
 from metavae_training.models.wavelet_metavae import canonical_directions
 from metavae_training.recipes import RECIPES, recipe

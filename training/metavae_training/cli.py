@@ -34,7 +34,7 @@ def list_recipes(as_json: bool) -> None:
     from metavae_training.recipes import RECIPES
 
     if as_json:
-        from metavae_training.fit import all_settings
+        from metavae_training.building import all_settings
 
         click.echo(json.dumps([all_settings(recipe) for recipe in RECIPES.values()], indent=2))
         return
@@ -82,7 +82,8 @@ def run(
     """
     import torch
 
-    from metavae_training.fit import choose_device, fit
+    from metavae_training.device import choose_device
+    from metavae_training.fit import fit
     from metavae_training.jobs import Job
     from metavae_training.recipes import recipe as recipe_named
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor, nn
 
+from metavae_training.building import build_model
 from metavae_training.checkpoint import Checkpoint, load_weights
 from metavae_training.embedder import TorchEmbedder
-from metavae_training.fit import build_model
 from metavae_training.models import Model
 from metavae_training.storage import round_weights, store_weights
 from metavae_zoo import __version__

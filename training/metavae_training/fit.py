@@ -7,7 +7,6 @@ same weights, bit for bit on the CPU, as one that was not.
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -17,18 +16,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from tqdm import tqdm
 
 from metavae_training.bfloat16 import cpu_has_bf16
+from metavae_training.building import build_model, build_optimizer, model_settings
 from metavae_training.checkpoint import Checkpoint, Terms, load_checkpoint, save_checkpoint
 from metavae_training.data import Corpus, load_corpus
+from metavae_training.device import OutOfMemory, memory_errors
 from metavae_training.epochs import NotFinite, Training, validate
-from metavae_training.models import MODELS, Model
-from metavae_training.recipes import BadRecipe, Recipe
-from metavae_zoo.errors import DeviceUnavailable, MetavaeError, UnknownName
+from metavae_training.models import Model
+from metavae_training.recipes import Recipe
+from metavae_zoo.errors import MetavaeError
 from metavae_zoo.families import family
 from metavae_zoo.files import locked_folder, write_whole
 
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
-_NO_MEMORY = "can't allocate memory"
 _SAVE_INTERVAL = 30.0  # seconds; what a kill takes is trained again to the same bits
 
 
@@ -50,73 +50,6 @@ class RunBusy(MetavaeError):
     """Another process is training into a run's folder."""
 
     code = "run_busy"
-
-
-class OutOfMemory(MetavaeError):
-    """The device's memory does not hold a run's images and model, or a step of it."""
-
-    code = "out_of_memory"
-
-
-def choose_device(name: str) -> torch.device:
-    """Device of `auto`, `cpu` or `cuda`; raises DeviceUnavailable where CUDA is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailable(
-            "--device cuda was asked for and torch finds no CUDA device",
-            hint="Check `nvidia-smi`, or choose --device cpu",
-        )
-    return torch.device(name)
-
-
-def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -> Model:
-    """A freshly initialised model; the same weights for the same seed on every device.
-
-    Raises BadRecipe for settings that the model does not have.
-    """
-    settings = _model_defaults(recipe.model)
-    if unknown := sorted(set(recipe.model_settings) - set(settings)):
-        raise BadRecipe(
-            f"recipe {recipe.name} has no setting {unknown[0]!r}",
-            hint=f"The settings of model {recipe.model} are {', '.join(sorted(settings))};"
-            " `metavae-train list --json` shows the recipe's own",
-            field=unknown[0],
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MODELS[recipe.model](
-            distributions=distributions, pixels=pixels, **recipe.model_settings
-        )
-
-
-def model_settings(recipe: Recipe) -> dict[str, Any]:
-    """All settings that the recipe's model has, the defaults with the recipe's own over them."""
-    return _model_defaults(recipe.model) | recipe.model_settings
-
-
-def all_settings(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON holds it, with all settings of its model: what a run depends on."""
-    return recipe.to_dict() | {"model_settings": model_settings(recipe)}
-
-
-def _model_defaults(model: str) -> dict[str, Any]:
-    if model not in MODELS:
-        raise UnknownName("model", model, MODELS, f"the models are {', '.join(MODELS)}")
-    parameters = inspect.signature(MODELS[model]).parameters.values()
-    return {one.name: one.default for one in parameters if one.default is not one.empty}
-
-
-def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam, every parameter updated by one fused kernel; on a GPU its step can be recorded."""
-    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
-    rate = recipe.learning_rate
-    return torch.optim.Adam(
-        model.parameters(),
-        lr=torch.tensor(rate, device="cuda") if on_gpu else rate,
-        fused=True,
-        capturable=on_gpu,
-    )
 
 
 def fit(
@@ -300,24 +233,9 @@ class _Log:
             log.write(json.dumps({"epoch": epoch} | terms | speed) + "\n")
 
 
-@contextmanager
-def memory_errors(what: object, device: torch.device, hint: str) -> Iterator[None]:
-    """Make of a full device an OutOfMemory that says what did not fit, and what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        # What torch raises for the memory of a CPU has no class of its own.
-        if not (isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY in str(error)):
-            raise
-        raise OutOfMemory(
-            f"{what} needs more memory than {device} has free ({str(error).splitlines()[0]})",
-            hint=hint,
-        ) from error
-
-
 def _fewer(recipe: Recipe) -> str:
     """Which settings to lower where images and model do not fit."""
-    of_model = ", ".join(_model_defaults(recipe.model))
+    of_model = ", ".join(model_settings(recipe))
     return (
         f"Give fewer train_values ({len(recipe.values)}) or lower settings of the model"
         f" ({of_model}), by --set and with another --out"

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from metavae_training.checkpoint import Checkpoint
-from metavae_training.fit import choose_device
+from metavae_training.device import choose_device
 from metavae_training.jobs import Job, settings
 from metavae_zoo.commands import program_path
 from metavae_zoo.errors import MetavaeError

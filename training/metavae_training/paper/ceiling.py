@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metavae_training.fit import choose_device, memory_errors
+from metavae_training.device import choose_device, memory_errors
 from metavae_training.paper.cells import Cell, complete
 from metavae_training.paper.results import Item, Results
 from metavae_training.paper.study import Study
@@ -117,11 +117,8 @@ class CeilingCell(Cell):
 
 
 def ceiling_cells(study: Study) -> Iterator[CeilingCell]:
-    """Every value that one of the study's splits holds out, seed by seed.
-
-    A study that changes how models are trained has no ceiling of its own.
-    """
-    if study.settings:
+    """Every value that one of the study's splits holds out, seed by seed."""
+    if not study.has_references:
         return
     for seed in range(study.seeds):
         for name in study.families:

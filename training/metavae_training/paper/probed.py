@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from metavae_training.fit import all_settings
+from metavae_training.building import all_settings
 from metavae_training.jobs import Job
 from metavae_training.models import MODELS
 from metavae_training.paper.cells import TrainedCell, complete, held_out
@@ -211,10 +211,9 @@ def floor_cells(study: Study, probe: Probe = LINEAR) -> Iterator[FloorCell]:
     """The floors of every split and family, and the starts of the models that training starts from.
 
     Floors are measured beside the paper's encoder at random weights, those without a seed with seed
-    0. A start that is fitted in closed form is the same for every seed: it has seed 0 alone. A
-    study that changes how models are trained has no floors of its own.
+    0. A start that is fitted in closed form is the same for every seed: it has seed 0 alone.
     """
-    if study.settings:
+    if not study.has_references:
         return
     for split in study.splits:
         for family in study.families:

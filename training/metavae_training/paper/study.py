@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metavae_training.fit import all_settings
+from metavae_training.building import all_settings
 from metavae_training.jobs import Job
 from metavae_training.paper.provenance import MadeBy, MadeOf, RecipeHash, data_hash, hash_of
 from metavae_training.recipes import RECIPES, Recipe
@@ -66,6 +66,14 @@ class Study:
     def changes(self) -> dict[str, Any]:
         """What is trained otherwise than by the recipes, as a results file states it."""
         return {"settings": dict(self.settings)} if self.settings else {}
+
+    @property
+    def has_references(self) -> bool:
+        """Whether floors and ceilings are measured: they do not depend on how models are trained.
+
+        A study that changes how leaves them to the one that does not.
+        """
+        return not self.settings
 
     def recipe(self, model: str, family: str, split: str) -> Recipe | None:
         """The recipe of a model over a split; None where there is none."""

@@ -1,0 +1,181 @@
+"""The options that say how models are served, and the settings that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from metavae_serving.archive import best_device
+from metavae_serving.per_model import Given, PerModel, check_names, value_for
+from metavae_serving.settings import (
+    CORES_PER_WORKER,
+    LOOPBACK,
+    MOST_BATCH_IMAGES,
+    MOST_WORKERS,
+    ModelSettings,
+    Settings,
+    default_workers,
+)
+from metavae_zoo.bundle import Bundle
+from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE
+
+_SERVER = Settings()
+_MODEL = ModelSettings()
+_OF_SERVER = ("host", "port", "token_minutes")
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the commands that pack; None of those that nobody gives."""
+    options = (
+        click.option(
+            "--host",
+            envvar="METAVAE_HOST",
+            show_envvar=True,
+            help=f"Where inference listens; the rest stays on loopback.  [default: {LOOPBACK}]",
+        ),
+        click.option(
+            "--port",
+            type=click.IntRange(1, 65_531),
+            envvar="METAVAE_PORT",
+            show_envvar=True,
+            help="Port of inference; management, metrics and gRPC take the four after it."
+            f"  [default: {_SERVER.port}]",
+        ),
+        click.option(
+            "--token-minutes",
+            type=click.IntRange(1, 10_000_000),
+            help=f"How long a token is good for.  [default: {_SERVER.token_minutes}]",
+        ),
+        _per_model(
+            "--workers",
+            click.IntRange(1, 256),
+            "Processes of a model, which share the cores.  [default: one for every"
+            f" {CORES_PER_WORKER} cores, {MOST_WORKERS} at most, and one on a GPU]",
+        ),
+        _per_model(
+            "--threads",
+            click.IntRange(1, 256),
+            "CPU threads of one worker.  [default: the cores, shared evenly among the workers]",
+        ),
+        _per_model(
+            "--device",
+            click.Choice(["auto", "cpu", "cuda"]),
+            "Where a model runs; auto: CUDA if ONNX Runtime can really use it.  [default: auto]",
+        ),
+        _per_model(
+            "--precision",
+            click.Choice(["fp32", "int8", "tf32"]),
+            "What matrix products are computed in. int8 (on the CPU only) may be faster, and is"
+            " offered for models whose cards say what it costs in accuracy. tf32 (on CUDA only) may"
+            f" be faster; embeddings then differ from the CPU's by up to {TF32_TOLERANCE:g}, where"
+            f" fp32 differs by up to {GOLDEN_TOLERANCE['cuda']:g}.  [default: {_MODEL.precision}]",
+        ),
+        _per_model(
+            "--batch-size",
+            click.IntRange(1, 1024),
+            "Requests that a worker takes at a time, to run them as one."
+            f"  [default: {_MODEL.batch_size}]",
+        ),
+        _per_model(
+            "--max-batch-delay",
+            click.IntRange(1, 10_000),
+            "Milliseconds that a batch which is not full waits for more; with a batch size of 1"
+            f" there is nothing to wait for.  [default: {_MODEL.max_batch_delay}]",
+        ),
+        _per_model(
+            "--max-images",
+            click.IntRange(1, 1_000_000),
+            "Images that one request may hold; our client splits what is larger."
+            f"  [default: {_MODEL.max_images}]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _per_model(option: str, kind: click.ParamType, text: str) -> Callable[..., Any]:
+    return click.option(
+        option,
+        type=PerModel(kind),
+        multiple=True,
+        envvar=f"METAVAE_{option.strip('-').replace('-', '_').upper()}",
+        show_envvar=True,
+        help=f"{text} NAME=VALUE is for one model alone.",
+    )
+
+
+def asked_settings(bundles: Sequence[Bundle], options: Mapping[str, Any]) -> Settings:
+    """How `bundles` are to be served by the `options` given, the defaults for what was not.
+
+    Raises UsageError.
+    """
+    names = [bundle.card.name for bundle in bundles]
+    given = _of_models(options)
+    _check_names(given, names)
+    models = {}
+    for bundle, name in zip(bundles, names, strict=True):
+        values = _those_given({option: value_for(name, words) for option, words in given.items()})
+        if values.get("device", "auto") == "auto":
+            in_int8 = values.get("precision") == "int8"
+            values["device"] = "cpu" if in_int8 else best_device(bundle)
+        values.setdefault("workers", default_workers(values["device"]))
+        models[name] = replace(_MODEL, **values)
+        _check_batch(name, models[name])
+    return replace(_SERVER, **_of_server(options), models=models)
+
+
+def changed_settings(packed: Settings, options: Mapping[str, Any]) -> Settings:
+    """A packed store's settings, with other addresses and tokens where `options` has them.
+
+    Options may come from the environment, and are no error where they change nothing. Raises
+    UsageError for those of models: only packing can change these.
+    """
+    given = _of_models(options)
+    _check_names(given, list(packed.models))
+    for option, words in given.items():
+        for name, model in packed.models.items():
+            wanted, kept = value_for(name, words), getattr(model, option)
+            if wanted not in (None, "auto", kept):
+                flag = _flag(option)
+                raise click.UsageError(
+                    f"{name} was packed with {flag} {kept}, and --{flag} (or"
+                    f" METAVAE_{option.upper()}) is {wanted}: give the models' NAMEs as well to"
+                    " pack them again"
+                )
+    return replace(packed, **_of_server(options))
+
+
+def _of_server(options: Mapping[str, Any]) -> dict[str, Any]:
+    return _those_given({option: options[option] for option in _OF_SERVER})
+
+
+def _of_models(options: Mapping[str, Any]) -> dict[str, Given]:
+    return {option: words for option, words in options.items() if option not in _OF_SERVER}
+
+
+def _those_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_names(given: Mapping[str, Given], models: Sequence[str]) -> None:
+    for option, words in given.items():
+        check_names(_flag(option), words, models)
+
+
+def _flag(option: str) -> str:
+    return option.replace("_", "-")
+
+
+def _check_batch(name: str, model: ModelSettings) -> None:
+    """Raise UsageError for batches that would keep a small request waiting for too long."""
+    images = model.batch_size * model.max_images
+    if images > MOST_BATCH_IMAGES and model.batch_size > 1:
+        raise click.UsageError(
+            f"a batch of {name} may hold {model.batch_size} requests of {model.max_images} images,"
+            f" all of which are answered together: {images} images, {MOST_BATCH_IMAGES} at most."
+            " Lower --batch-size or --max-images"
+        )

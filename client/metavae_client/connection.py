@@ -12,20 +12,13 @@ import uuid
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import httpx
 
 from metavae_client.address import is_local, management_url, parse_url
-from metavae_client.errors import (
-    BadReply,
-    GaveUp,
-    ModelNotServed,
-    RequestRefused,
-    ServerUnreachable,
-    Unauthorized,
-)
-from metavae_client.headers import REQUEST_ID, request_id, retry_after
+from metavae_client.errors import GaveUp, ServerUnreachable, Unauthorized
+from metavae_client.headers import REQUEST_ID, retry_after
+from metavae_client.replies import checked, in_words, one_line, read_reply, refuses_token
 from metavae_client.tokens import Key, Tokens
 
 logger = logging.getLogger(__name__)
@@ -98,7 +91,7 @@ class Connection:
             tries, token = tries + 1, self._token
             sent = {**(headers or {}), REQUEST_ID: identity, **_authorization(token)}
             response, trouble = self._try(method, path, body, sent, self._deadline(started))
-            if response is not None and _is_unauthorized(response):
+            if response is not None and refuses_token(response):
                 refused.add(token)
                 with self._tokens.held():
                     other = next(others, None) if len(refused) <= _MOST_TOKENS else None
@@ -107,7 +100,7 @@ class Connection:
                 self._token = other
                 continue
             if response is not None and response.status_code not in _TRANSIENT:
-                return self._checked(response, model)
+                return checked(response, self.url, model)
             elapsed = time.monotonic() - started
             left = self._patience.give_up_after - elapsed
             asked = retry_after(response.headers) if response is not None else 0.0
@@ -178,13 +171,13 @@ class Connection:
             if not self._reached:
                 if "CERTIFICATE_VERIFY_FAILED" in str(error):
                     raise ServerUnreachable(
-                        f"the certificate of {self.url} is not trusted ({error})",
+                        f"the certificate of {self.url} is not trusted ({one_line(str(error))})",
                         hint="Give the certificate of the authority that signed it as the file"
                         " SSL_CERT_FILE, and use the host name that it was made for",
                         field="url",
                     ) from error
                 raise ServerUnreachable(
-                    f"no server answers at {self.url} ({error})",
+                    f"no server answers at {self.url} ({one_line(str(error))})",
                     hint="Start one with `metavae-serve start NAME`, or give its address as --url"
                     " or METAVAE_URL",
                     field="url",
@@ -193,7 +186,7 @@ class Connection:
         except httpx.RemoteProtocolError as error:
             if not self._reached and str(error).startswith("illegal"):
                 raise ServerUnreachable(
-                    f"what answers at {self.url} does not speak HTTP ({error})",
+                    f"what answers at {self.url} does not speak HTTP ({one_line(str(error))})",
                     hint="Check --url: the inference API is at port 8080 by default; gRPC, three"
                     " ports further on, takes grpc:// addresses",
                     field="url",
@@ -206,7 +199,7 @@ class Connection:
                 raise
             return None, "the connection being closed here"
         self._reached = True
-        return response, f"HTTP {response.status_code} ({_message(response)})"
+        return response, in_words(response)
 
     def _reply(
         self,
@@ -216,57 +209,12 @@ class Connection:
         headers: Mapping[str, str],
         deadline: float,
     ) -> httpx.Response:
-        """The whole reply; raises ReadTimeout if it is still coming in at the deadline."""
-        # httpx's own timeout is for each read: a reply could trickle in for ever.
+        """The whole reply; raises what `read_reply` does."""
         left = max(deadline - time.monotonic(), _SHORTEST_TRY)
-        chunks = []
         with self._http.stream(
             method, path, content=body, headers=headers, timeout=left
         ) as response:
-            for chunk in response.iter_raw():
-                chunks.append(chunk)
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the reply took too long", request=response.request)
-        return httpx.Response(
-            response.status_code,
-            headers=response.headers,
-            content=b"".join(chunks),
-            request=response.request,
-        )
-
-    def _checked(self, response: httpx.Response, model: str) -> httpx.Response:
-        if response.is_success:
-            return response
-        fault = _fault(response)
-        if fault.get("type") in ("ModelNotFoundException", "ModelVersionNotFoundException"):
-            raise ModelNotServed(model, self.url)
-        # TorchServe's other APIs answer 404 and 405 too, but not with our errors.
-        elsewhere = "type" in fault and response.status_code in (404, 405)
-        if isinstance(fault.get("message"), str) and response.is_client_error and not elsewhere:
-            raise RequestRefused(
-                str(fault["message"]).rstrip("."),
-                status=response.status_code,
-                code=str(fault.get("code", "refused")),
-                hint=str(fault.get("hint", "")),
-                field=str(fault.get("field", "")),
-                request_id=request_id(response),
-            )
-        if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-            raise RequestRefused(
-                f"the server at {self.url} takes no request of"
-                f" {len(response.request.content)} bytes",
-                status=response.status_code,
-                code="too_large",
-                hint="Make requests smaller with max_request_bytes",
-                request_id=request_id(response),
-            )
-        raise BadReply(
-            f"what answers at {self.url} is not the API of a metavae server (HTTP"
-            f" {response.status_code} at {response.request.url.path})",
-            hint="Check --url; the default port of the inference API is 8080",
-            field="url",
-            request_id=request_id(response),
-        )
+            return read_reply(response, deadline)
 
     def _unauthorized(self, token: str | None) -> Unauthorized:
         problem = "wants a token and was given" if token is None else "refuses"
@@ -312,27 +260,3 @@ def _delay(tries: int) -> float:
     """Seconds to the next try: exponential with full jitter."""
     ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(tries - 1, 10))
     return random.uniform(0, ceiling)  # noqa: S311
-
-
-def _is_unauthorized(response: httpx.Response) -> bool:
-    if response.status_code in (401, 403):
-        return True
-    # TorchServe answers 400 to a bad token.
-    return response.status_code == 400 and _fault(response).get("type") == "InvalidKeyException"
-
-
-def _fault(response: httpx.Response) -> dict[str, Any]:
-    """What the body says is wrong: our own error, or TorchServe's; empty if neither."""
-    try:
-        content = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    ours = content.get("error")
-    return content | {"message": ours} if isinstance(ours, str) else content
-
-
-def _message(response: httpx.Response) -> str:
-    message = _fault(response).get("message", response.reason_phrase)
-    return " ".join(str(message).split())[:200]

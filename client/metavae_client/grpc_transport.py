@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import httpx
 
 from metavae_client.errors import ServerUnreachable
+from metavae_client.replies import MOST_BYTES
 from metavae_serving.wire import (
     HEADER_LENGTH,
     MAX_IMAGES_HEADER,
@@ -49,8 +50,11 @@ class GrpcTransport(httpx.BaseTransport):
                 hint="`pip install 'metavae[grpc]'`, or give the server's HTTP address",
                 field="url",
             ) from error
-        options = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-        options.append(("grpc.enable_http_proxy", int(proxied)))
+        options = (
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", MOST_BYTES),
+            ("grpc.enable_http_proxy", int(proxied)),
+        )
         host = f"[{url.host}]" if ":" in url.host else url.host
         self._channel = grpc.insecure_channel(f"{host}:{url.port or _PORT}", options)
         self._message = predictions.PredictionsRequest
@@ -145,7 +149,9 @@ def _failure(error: grpc.RpcError, asked: httpx.Request) -> httpx.Response:
         status, kind = HTTPStatus.BAD_REQUEST, "InvalidKeyException"
     elif "ModelNotFoundException" in details or "ModelVersionNotFoundException" in details:
         status, kind = HTTPStatus.NOT_FOUND, "ModelNotFoundException"
-    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message above its limit
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message above a limit, ours or its own
+        if "Received message larger" in details:
+            return _another_api()
         return _response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     elif code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT):
         return _another_api()

@@ -15,7 +15,7 @@ from metavae_serving.metrics import Meter
 from metavae_serving.reports import Journal, report_forever
 from metavae_serving.settings import ModelSettings
 from metavae_serving.tracing import open_tracer
-from metavae_serving.worker import lighten
+from metavae_serving.worker import TOO_MANY_INPUTS, lighten
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle
@@ -82,7 +82,8 @@ def handle(data: list[dict[str, Any]] | None, context: Context) -> list[bytes] |
 
 
 def _question(item: dict[str, Any], headers: dict[str, Any], its_id: str | None) -> Question:
-    body = item.get("body", b"")
+    # A form is none: TorchServe makes an input of each of its fields.
+    body = b"" if TOO_MANY_INPUTS in item else item.get("body", b"")
     # TorchServe keeps the client's case, and mixes the parts of a form (dicts) among them.
     fields = {key.lower(): text for key, text in headers.items() if isinstance(text, str)}
     over_grpc = not fields  # which has no headers: they come as inputs beside the body

@@ -41,6 +41,10 @@ _POLL_SECONDS = 0.1
 _LOG_SECONDS = 5.0
 _LAUNCH_SECONDS = 20.0  # `torchserve --start` takes one or two
 _OUTPUT = "torchserve.log"
+# Of whatever it cannot read, gRPC would write a stack trace into that file.
+_JAVA_LOGGING = "java-logging.properties"
+_QUIET_GRPC = "handlers=java.util.logging.ConsoleHandler\nio.grpc.level=OFF\n"
+_JAVA = "JDK_JAVA_OPTIONS"
 _GPUS = "CUDA_VISIBLE_DEVICES"
 _TROUBLE = re.compile(r"worker process died|Load model failed|Failed to load|Exception")
 
@@ -170,12 +174,14 @@ def _end(launcher: subprocess.Popen[bytes], store: Path) -> None:
 def _environment(store: Path, settings: Settings) -> dict[str, str]:
     """The environment of the server; raises ServerFailed for one that TorchServe cannot read."""
     temporary, logs = str(temporary_folder(store)), str(log_folder(store))
+    java = [os.environ.get(_JAVA, ""), f"-Djava.util.logging.config.file={_JAVA_LOGGING}"]
     environment = os.environ | {
         drain.RUN_FOLDER_VARIABLE: str(run_folder(store)),
         "TMPDIR": temporary,
         "TEMP": temporary,
         "LOG_LOCATION": logs,
         "METRICS_LOCATION": logs,
+        _JAVA: " ".join(java).strip(),
     }
     environment.pop("TS_CONFIG_FILE", None)  # it would win over --ts-config
     home = java_home()
@@ -203,6 +209,7 @@ def _launch(store: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]
         # What a server that was killed had unpacked.
         shutil.rmtree(temporary_folder(store) / "models", ignore_errors=True)
         drain.reopen(folder)
+        (folder / _JAVA_LOGGING).write_text(_QUIET_GRPC)
         output = (folder / _OUTPUT).open("wb")
     except OSError as error:
         raise ServerFailed(
@@ -214,7 +221,7 @@ def _launch(store: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]
     with output:
         return subprocess.Popen(
             command,
-            cwd=folder,  # where TorchServe writes its tokens
+            cwd=folder,  # where TorchServe writes its tokens, and Java finds _JAVA_LOGGING
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

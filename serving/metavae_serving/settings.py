@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import PositiveInt
+
 from metavae_serving.errors import BadHost
 from metavae_serving.wire import MAX_IMAGES
 from metavae_zoo.graph import Device
@@ -33,11 +35,11 @@ class ModelSettings:
     and `tf32` on CUDA alone.
     """
 
-    workers: int = 1
-    threads: int | None = None
-    batch_size: int = 1
-    max_batch_delay: int = 1
-    max_images: int = MAX_IMAGES
+    workers: PositiveInt = 1
+    threads: PositiveInt | None = None
+    batch_size: PositiveInt = 1
+    max_batch_delay: PositiveInt = 1
+    max_images: PositiveInt = MAX_IMAGES
     device: Device = "cpu"
     precision: ServedPrecision = "fp32"
 

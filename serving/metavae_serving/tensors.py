@@ -7,6 +7,7 @@ Whatever a tensor declares is compared with what really came before anything is 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from itertools import chain
@@ -24,13 +25,17 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "INT64": np.dtype("<i8"),
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_KINDS = {dict: "an object", list: "a list"}  # as JSON calls them
 _MAX_RANK = 8
 _MAX_SIDE = 2**31 - 1
 
 
 def shown(value: object) -> str:
     """`value` as an error message shows it: what a client sent may be of any length."""
-    text = repr(value) if isinstance(value, str | int | float | bool | None) else str(type(value))
+    for kind, name in _KINDS.items():
+        if isinstance(value, kind):
+            return name
+    text = json.dumps(value) if isinstance(value, bool | None) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -132,12 +137,18 @@ def _declaration(tensor: object) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
 def _binary_size(name: str, tensor: dict[str, Any]) -> int | None:
     """Bytes that follow the JSON for this tensor; None if its numbers are in the JSON."""
     parameters = tensor.get("parameters", {})
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else -1
-    if size is None or (type(size) is int and size >= 0 and "data" not in tensor):
+    if not isinstance(parameters, dict):
+        problem = f"parameters that are {shown(parameters)}, expected an object"
+    elif (size := parameters.get("binary_data_size")) is None:
+        return None
+    elif type(size) is not int or size < 0:
+        problem = f"a binary_data_size of {shown(size)}, expected a whole number of bytes"
+    elif "data" in tensor:
+        problem = f"both data and a binary_data_size ({shown(size)}), expected one of them"
+    else:
         return size
     raise BadRequest(
-        f"{shown(name)} has parameters that are not an object, a binary_data_size that is not a"
-        " whole number, or both data and binary_data_size",
+        f"{shown(name)} has {problem}",
         hint='Give either "data" or "parameters": {"binary_data_size": <bytes>}',
         field=name[:60],
     )

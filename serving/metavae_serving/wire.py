@@ -51,6 +51,10 @@ _DTYPES = {
     "count": (np.int64,),
 }
 _MAX_ID = 1000
+_TEXTS = {
+    "id": "Give any text to know the reply by, or leave it out",
+    "model": "Send the parameter `model` of the reply that had the summary",
+}
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
     """
     if len(body) == 0:
         raise BadRequest(
-            "the body is empty, or came as a form, which the server cannot see",
+            "the body is empty, or came as a form or, over gRPC, among too many inputs, which are"
+            " not read",
             hint=f"With curl give -H 'Content-Type: {JSON_TYPE}' (or {BINARY_TYPE} for binary"
             " tensors)",
         )
@@ -160,7 +165,7 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
     _check_combination(arrays)
     parameters = request.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise BadRequest("parameters is not a JSON object", field="parameters")
+        raise _no_object("parameters", parameters, field="parameters")
     return EmbedRequest(
         outputs=_outputs(request.get("outputs"), parameters, arrays),
         **arrays,
@@ -293,7 +298,7 @@ def _outputs(
                 field="outputs",
             )
         if not isinstance(own, dict):
-            raise BadRequest(f"the parameters of {name} are not a JSON object", field="outputs")
+            raise _no_object(f"the parameters of output {name}", own, field="outputs")
         chosen[name] = _flag(own, "binary_data", default=default)
     return chosen or dict.fromkeys(possible, default)
 
@@ -301,7 +306,11 @@ def _outputs(
 def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
     flag = parameters.get(name, default)
     if not isinstance(flag, bool):
-        raise BadRequest(f"{name} is {shown(flag)}, expected true or false", field=name)
+        raise BadRequest(
+            f"{name} is {shown(flag)}, expected true or false",
+            hint="true for tensors as bytes after the JSON, false for numbers in it",
+            field=name,
+        )
     return flag
 
 
@@ -310,9 +319,18 @@ def _text(fields: dict[str, Any], name: str) -> str:
     if not isinstance(text, str) or len(text) > _MAX_ID:
         raise BadRequest(
             f"{name} is {shown(text)}, expected a text of at most {_MAX_ID} characters",
+            hint=_TEXTS[name],
             field=name,
         )
     return text
+
+
+def _no_object(what: str, given: object, *, field: str) -> BadRequest:
+    return BadRequest(
+        f"{what} is {shown(given)}, expected a JSON object",
+        hint='Give {"binary_data_output": true} and such, or leave it out',
+        field=field,
+    )
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 
-from metavae_client import connection, tokens
+from metavae_client import connection, replies, tokens
 from metavae_client.connection import Connection, Patience
 from metavae_client.errors import (
     BadReply,
@@ -75,7 +76,8 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     """The connections' clock; their waits take no time of ours."""
     clock = Clock()
-    monkeypatch.setattr(connection, "time", clock)
+    for module in (connection, replies):
+        monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(Connection, "_wait", lambda self, seconds: clock.waits.append(seconds))
     return clock
 
@@ -564,6 +566,47 @@ def test_a_refusal_keeps_the_servers_own_words(fake, faked, images):
         400,
     )
     assert len(fake.requests) == 1  # asking again would change nothing
+
+
+def test_a_servers_words_are_one_line_that_no_terminal_obeys(fake, faked, images):
+    fault = {
+        "error": "\x1b]0;owned\x07\x1b[2J not\r\nwhat you think" + "h" * 5_000_000,
+        "hint": None,
+        "field": ["queries"],
+        "code": "bad\u202eimages",
+    }
+    fake.trouble = lambda request, before: (400, {}, json.dumps(fault).encode())
+    with pytest.raises(RequestRefused) as refusal:
+        faked.summarize(images[:5])
+    said = refusal.value
+    assert said.message.startswith("]0;owned [2J not what you thinkhhh")
+    assert said.message.isprintable()
+    assert len(said.message) <= 1000
+    assert (said.hint, said.field, said.code) == ("", "", "bad images")
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["as it is", "packed"])
+def test_a_reply_without_an_end_is_a_bad_reply_before_memory_is_full(
+    fake, faked, images, monkeypatch, packed
+):
+    body = bytes(10_000_000)
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+    answer = (200, headers, gzip.compress(body) if packed else body)
+    fake.trouble = lambda request, before: answer
+    monkeypatch.setattr(replies, "MOST_BYTES", 1_000_000)
+    with pytest.raises(BadReply, match="more than 1000000 bytes"):
+        faked.summarize(images[:5])
+    assert len(fake.requests) == 1
+
+
+def test_a_packed_reply_is_read(fake, faked, local, images):
+    def packed(request, before):
+        body, headers = fake.answer(request)
+        packed = gzip.compress(body)
+        return 200, headers | {"Content-Encoding": "gzip"}, packed
+
+    fake.trouble = packed
+    assert faked.summarize(images[:5]) == local.summarize(images[:5])
 
 
 def test_the_tries_of_a_request_have_one_id_and_every_request_its_own(fake, faked, images):

@@ -236,6 +236,37 @@ def test_a_body_above_the_limit_is_413_and_one_at_it_is_read(web, bundle):
     assert answer.json()["code"] == "bad_request"
 
 
+def test_a_form_is_refused_however_its_type_is_written(web, bundle, port, server, trusted):
+    path = f"/predictions/{bundle.card.name}"
+    for kind in ("application/x-www-form-urlencoded", "Multipart/Form-Data; boundary=b"):
+        assert refusal(web.post(path, content=b"a=b", headers={"Content-Type": kind})) == (
+            415,
+            "bad_type",
+        )
+        # httpx would not send it; TorchServe reads it as if the tab were not there.
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        head += "".join(f"{name}: {text}\r\n" for name, text in server.headers().items())
+        head += f"Content-Length: 3\r\nContent-Type:\t{kind}\r\n\r\na=b"
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as plain,
+            trusted.wrap_socket(plain, server_hostname="localhost") as wrapped,
+        ):
+            wrapped.sendall(head.encode())
+            assert wrapped.recv(100).startswith(b"HTTP/1.1 415 ")
+
+
+def test_what_is_called_otherwise_is_no_form_to_the_server(web, bundle, rng):
+    images = rng.integers(0, 256, (2, *bundle.card.image_shape), np.uint8)
+    body, headers = encode_request(context=images)
+    for kind in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "a/b, multipart/mixed"}):
+        asked = web.build_request(
+            "POST", f"/v2/models/{bundle.card.name}/infer", content=body, headers=headers | kind
+        )
+        if not kind:
+            asked.headers.pop("Content-Type", None)
+        assert web.send(asked).status_code == 200, kind
+
+
 def test_a_refusal_names_the_request_and_repeats_nothing_that_is_no_id(web):
     for given, repeated in (("mine-1", True), ('"}', False), ("x" * 129, False)):
         answer = web.get("/models", headers={"X-Request-Id": given})

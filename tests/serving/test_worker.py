@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import socket
@@ -10,17 +11,36 @@ import sys
 import threading
 from types import ModuleType
 
+import grpc
 import httpx
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metavae_client.predictions import METHOD
 from metavae_serving import worker
+from metavae_serving.management import list_workers
 from metavae_serving.reports import Entry, Journal
 from metavae_serving.wire import encode_request
 
 SIZES = st.one_of(st.integers(0, 30), st.sampled_from([65_535, 65_536, 65_537, 300_000]))
+
+
+PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
+
+
+@pytest.fixture
+def lightened(monkeypatch):
+    """TorchServe's reader of messages, as it is after `lighten`."""
+    from ts.protocol import otf_message_handler as protocol
+
+    for replaced in ("_retrieve_buffer", "_retrieve_input_data", "logging"):
+        monkeypatch.setattr(protocol, replaced, getattr(protocol, replaced))
+    worker.lighten(metrics=None)
+    yield protocol
+    gc.unfreeze()
 
 
 def sent_in_pieces(data: bytes, pieces: list[int]) -> socket.socket:
@@ -49,7 +69,7 @@ def test_however_the_bytes_come_each_part_is_as_it_was_sent(sizes, pieces, seed)
     data = np.random.default_rng(seed).bytes(sum(sizes))
     if len(data) / min(pieces) > 10_000:
         pieces = [max(1, len(data) // 1000)]
-    retrieve = worker.buffered()
+    retrieve = worker.Reader().take
     at = 0
     with sent_in_pieces(data, pieces) as ours:
         for size in sizes:
@@ -60,17 +80,14 @@ def test_however_the_bytes_come_each_part_is_as_it_was_sent(sizes, pieces, seed)
 def test_a_message_is_read_by_torchserve_as_by_its_own_reader():
     from ts.protocol import otf_message_handler as protocol
 
-    def text(of: bytes) -> bytes:
-        return struct.pack("!i", len(of)) + of
-
     end = struct.pack("!i", -1)
-    headers = text(b"Host") + text(b"here") + text(b"X-Empty") + text(b"") + end
+    headers = field(b"Host") + field(b"here") + field(b"X-Empty") + field(b"") + end
     body = bytes(range(256)) * 1000
-    inputs = text(b"body") + text(b"application/octet-stream") + text(body) + end
-    message = b"I" + text(b"id-1") + headers + inputs + end
+    inputs = field(b"body") + field(b"application/octet-stream") + field(body) + end
+    message = b"I" + field(b"id-1") + headers + inputs + end
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        for reader in (protocol._retrieve_buffer, worker.buffered()):
+        for reader in (protocol._retrieve_buffer, worker.Reader().take):
             patch.setattr(protocol, "_retrieve_buffer", reader)
             with sent_in_pieces(message * 2, [70_000, 3]) as ours:
                 found += [protocol.retrieve_msg(ours) for _ in range(2)]
@@ -78,14 +95,65 @@ def test_a_message_is_read_by_torchserve_as_by_its_own_reader():
     assert found[0][1][0]["parameters"][0]["value"] == body
 
 
+def field(of: bytes) -> bytes:
+    """As the front-end sends a name, a type or a value: its length first."""
+    return struct.pack("!i", len(of)) + of
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(SIZES, max_size=12),
+    pieces=st.lists(st.integers(1, 100_000), min_size=1, max_size=4),
+)
+def test_a_list_is_passed_over_to_its_end_and_no_further(sizes, pieces):
+    data = b"".join(field(bytes(size)) for size in sizes) + struct.pack("!i", -1) + b"next"
+    if len(data) / min(pieces) > 10_000:
+        pieces = [max(1, len(data) // 1000)]
+    reader = worker.Reader()
+    with sent_in_pieces(data, pieces) as ours:
+        reader.skip(ours)
+        assert bytes(reader.take(ours, 4)) == b"next"
+
+
+@pytest.mark.parametrize("inputs", [0, 1, 31, 32, 33, 5000])
+def test_of_many_inputs_the_first_are_read_and_one_stands_for_the_rest(lightened, inputs):
+    end = struct.pack("!i", -1)
+    names = [f"input-{number}".encode() for number in range(inputs)]
+    each = [field(name) + field(b"text/plain") + field(b"value") for name in names]
+    message = b"I" + field(b"id") + end + b"".join(each) + end + end
+    with sent_in_pieces(message * 2, [70_000, 3]) as ours:
+        for _ in range(2):
+            _, [request] = lightened.retrieve_msg(ours)
+            found = [one["name"] for one in request["parameters"]]
+            read = [name.decode() for name in names[: worker.MOST_INPUTS]]
+            assert found == read + [worker.TOO_MANY_INPUTS] * (inputs > worker.MOST_INPUTS)
+
+
+def test_a_form_of_a_million_fields_is_refused_and_costs_its_worker_nothing(server, bundle):
+    url, before = f"{server.url}/predictions/{bundle.card.name}", list_workers(server.store)
+    used = [psutil.Process(one.pid).memory_info().rss for one in before]
+    for kind, body in (
+        ("application/x-www-form-urlencoded", b"a&" * 1_000_000),
+        ("multipart/form-data; boundary=b", PART * 10_000 + b"--b--\r\n"),
+    ):
+        answer = httpx.post(
+            url, content=body, headers=server.headers() | {"Content-Type": kind}, timeout=120
+        )
+        assert answer.status_code == 400
+        assert "came as a form" in answer.json()["error"]
+    assert [one.pid for one in list_workers(server.store)] == [one.pid for one in before]
+    for one, earlier in zip(before, used, strict=True):
+        assert psutil.Process(one.pid).memory_info().rss < earlier + 50e6
+
+
 def test_a_front_end_that_goes_away_ends_the_worker():
     with sent_in_pieces(b"ab", [2]) as ours, pytest.raises(SystemExit) as end:
-        worker.buffered()(ours, 3)
+        worker.Reader().take(ours, 3)
     assert end.value.code == 0
 
 
 def test_what_one_connection_left_is_not_read_from_the_next():
-    retrieve = worker.buffered()
+    retrieve = worker.Reader().take
     with sent_in_pieces(b"abc", [3]) as first:
         assert retrieve(first, 1) == b"a"
     with sent_in_pieces(b"xyz", [3]) as second:
@@ -147,10 +215,20 @@ def test_what_is_never_rotated_does_not_grow_with_requests(server, bundle, rng, 
                 httpx.post(f"{server.url}{path}?{tag}", content=body, headers=headers | token)
         until(lambda: access_log.read_text().count(f"?{tag} ") == 2 * len(paths))
 
+    def garbage() -> None:
+        host, port = server.url.removeprefix("http://").rsplit(":", 1)
+        with grpc.insecure_channel(f"{host}:{int(port) + 3}") as channel:
+            call = channel.unary_unary(METHOD)
+            token = (("authorization", server.headers()["Authorization"]),)
+            with pytest.raises(grpc.RpcError):
+                call(b"\x0a\x7f", metadata=token, timeout=30)
+
     ask("first")
+    garbage()
     before = printed.stat().st_size
     for turn in range(3):
         ask(f"turn-{turn}")
+        garbage()
     assert printed.stat().st_size == before, printed.read_text()[before:]
 
 

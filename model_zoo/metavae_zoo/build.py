@@ -12,6 +12,7 @@ from metavae_zoo.bundle import Bundle, check_replaceable, copy_bundle, open_bund
 from metavae_zoo.card import ModelCard, ProbeRecord, Results, SeedRecord
 from metavae_zoo.commands import probe_command, run_command
 from metavae_zoo.errors import BadBundle, UnknownName
+from metavae_zoo.files import make_writable
 from metavae_zoo.places import user_bundles
 from metavae_zoo.statistics import interval_over_runs
 from metavae_zoo.summary import CONTEXT_SIZE
@@ -38,6 +39,7 @@ def build(
             hint="Give another folder, with --out or with --runs",
         )
     check_replaceable(target)  # now, not after hours of training
+    make_writable(target.parent)
     trained = [_train(name, seed, device, runs) for seed in range(seeds)]
     shipped = max(trained, key=lambda bundle: bundle.card.validation_elbo)
     options = ("--seed", 0, "--contexts", contexts, "--context-size", CONTEXT_SIZE)

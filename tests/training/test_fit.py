@@ -19,7 +19,7 @@ import torch
 
 from metavae_training.building import build_model
 from metavae_training.checkpoint import load_checkpoint
-from metavae_training.device import OutOfMemory
+from metavae_training.device import OutOfMemory, memory_errors
 from metavae_training.epochs import NotFinite, kl_weight, learning_rate
 from metavae_training.fit import CHECKPOINT, LOG, RunBusy, RunMismatch, fit
 from metavae_training.recipes import RECIPES, BadRecipe, recipe
@@ -213,6 +213,42 @@ def test_a_cpu_out_of_memory_is_said_as_a_gpu_is(tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module, "load_corpus", full)
     with pytest.raises(OutOfMemory, match=r"needs more memory than cpu has free .*train_values"):
         fit(SHORT, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+)
+def test_a_full_device_is_known_by_whatever_torch_raises(error):
+    with (
+        pytest.raises(OutOfMemory, match=r"^a step needs more memory than cpu.*Lower it$") as said,
+        memory_errors("a step", torch.device("cpu"), "Lower it"),
+    ):
+        raise error
+    assert "TORCH_USE" not in str(said.value)
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_full_device():
+    with (
+        pytest.raises(RuntimeError, match="device-side assert"),
+        memory_errors("a step", torch.device("cpu"), "Lower it"),
+    ):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+def test_where_images_do_not_fit_the_settings_that_are_sizes_are_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(fit_module, "load_corpus", full)
+    with pytest.raises(OutOfMemory, match=r"sizes of the model \(latent_dim, context_dim, hidden,"):
+        fit(RECIPES["vhe-vampprior-digits-scale-sparse"], out=tmp_path)
 
 
 def test_a_device_out_of_memory_says_which_setting_to_lower(tmp_path, monkeypatch):

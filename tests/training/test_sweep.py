@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -58,30 +59,45 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path):
     damaged = tmp_path / ONE / "seed-0" / CHECKPOINT
     damaged.parent.mkdir(parents=True)
     damaged.write_text("no checkpoint")
-    busy = tmp_path / OTHER / "seed-1"
-    busy.mkdir(parents=True)
-    lock = os.open(busy, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # as another sweep's worker does
-
-    # A sweep that was killed leaves its worker, which still writes into the file that it opened.
-    with (busy / STDERR).open("w") as left:
-        left.write("epoch 11/60 ELBO -221.88\n")
-        left.flush()
-        result = call(
-            ONE, OTHER, "--seeds", 2, "--epochs", 0, "--json", "--runs", tmp_path, "--device", "cpu"
-        )
-        left.write("epoch 12/60 ELBO -220.88\n")
-    os.close(lock)
-    assert "ELBO" not in (busy / STDERR).read_text()
+    (tmp_path / OTHER).mkdir()
+    in_the_way = tmp_path / OTHER / "seed-1"
+    in_the_way.write_text("a file")
+    options = ["--seeds", 2, "--epochs", 0, "--json", "--runs", tmp_path, "--device", "cpu"]
+    result = call(ONE, OTHER, *options)
     assert result.exit_code == 1
     found = {(line["recipe"], line["seed"]): line for line in lines(result)}
     assert [found[key]["status"] for key in ((ONE, 1), (OTHER, 0))] == ["trained", "trained"]
     assert "is not a metavae checkpoint" in found[ONE, 0]["error"]
-    assert "another process is training in" in found[OTHER, 1]["error"]
+    assert found[OTHER, 1]["error"] == f"{in_the_way}: File exists"
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert "2 of 4 runs failed" in error
     assert f"{ONE} (epochs=0) seed 0" in error
     assert f"{OTHER} (epochs=0) seed 1" in error
+
+
+def test_what_another_sweep_trains_is_waited_for(tmp_path, until):
+    folder = tmp_path / OTHER / "seed-0"
+    folder.mkdir(parents=True)
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as another sweep's worker does
+    # A worker still writes into the file that it opened.
+    left = (folder / STDERR).open("w")
+    left.write("epoch 11/60 ELBO -221.88\n")
+    left.flush()
+
+    def end_once_ours_has_begun() -> None:
+        until(lambda: (folder / STDERR).read_text() == "")
+        left.write("epoch 12/60 ELBO -220.88\n")
+        left.close()
+        os.close(lock)
+
+    ending = threading.Thread(target=end_once_ours_has_begun)
+    ending.start()
+    options = ["--seeds", 1, "--epochs", 0, "--json", "--runs", tmp_path, "--device", "cpu"]
+    (outcome,) = lines(call(OTHER, *options))
+    ending.join()
+    assert outcome["status"] == "trained"
+    assert "11/60" not in (folder / STDERR).read_text()
 
 
 def test_interrupted_at_any_point_a_sweep_ends_its_workers_and_goes_on_later(tmp_path):
@@ -111,6 +127,26 @@ def test_interrupted_at_any_point_a_sweep_ends_its_workers_and_goes_on_later(tmp
     for folder in folders:
         assert load_checkpoint(folder / CHECKPOINT, tensors=False).epoch == 4
         assert epochs(folder) == [0, 1, 2, 3, 4]
+
+
+def test_workers_of_a_sweep_that_was_killed_end_and_the_next_one_goes_on(tmp_path):
+    command = [
+        sys.executable, "-c", "from metavae_training.cli import main; main()",
+        "sweep", ONE, "--seeds", "1", "--epochs", "100", "--device", "cpu", "--runs", tmp_path,
+    ]  # fmt: skip
+    folder = tmp_path / ONE / "seed-0"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        deadline = time.monotonic() + 120
+        while not (folder / CHECKPOINT).exists():
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        running.kill()
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # had once the worker has ended: 100 epochs take much longer
+    os.close(lock)
+    assert "goes on from there" in (folder / STDERR).read_text()
+    assert 0 <= load_checkpoint(folder / CHECKPOINT, tensors=False).epoch < 100
 
 
 def assert_no_worker(folder: Path) -> None:

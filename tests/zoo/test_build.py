@@ -191,6 +191,15 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_is_trained(
     assert not any(line[1] == "run" for line in commands.lines)
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_trained(
+    commands, bundle, tmp_path
+):
+    (tmp_path / "zoo").write_text("a file in the way")
+    with pytest.raises(OSError, match="zoo"):
+        build(bundle.card.name, tmp_path)
+    assert not any(line[1] == "run" for line in commands.lines)
+
+
 def test_a_build_that_is_stopped_ends_the_command_that_it_waits_for(tmp_path):
     """A real process that is asked to end while its command trains."""
     programs = tmp_path / "programs"

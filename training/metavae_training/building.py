@@ -15,8 +15,18 @@ from metavae_zoo.errors import UnknownName
 def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -> Model:
     """A freshly initialised model; the same weights for the same seed on every device.
 
-    Raises BadRecipe for settings that the model does not have.
+    Raises BadRecipe, as `check_settings`.
     """
+    check_settings(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MODELS[recipe.model](
+            distributions=distributions, pixels=pixels, **recipe.model_settings
+        )
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Raise BadRecipe for settings that the recipe's model does not have."""
     settings = _defaults(recipe.model)
     if unknown := sorted(set(recipe.model_settings) - set(settings)):
         raise BadRecipe(
@@ -24,11 +34,6 @@ def build_model(recipe: Recipe, *, distributions: int, pixels: int, seed: int) -
             hint=f"The settings of model {recipe.model} are {', '.join(sorted(settings))};"
             " `metavae-train list --json` shows the recipe's own",
             field=unknown[0],
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MODELS[recipe.model](
-            distributions=distributions, pixels=pixels, **recipe.model_settings
         )
 
 

@@ -13,7 +13,7 @@ from metavae_training.memory import keep_freed_memory
 from metavae_training.options import DATA_ROOT, DEVICE, SETTINGS, THREADS
 from metavae_training.paper.cli import paper
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
-from metavae_zoo.stopping import stoppable
+from metavae_zoo.stopping import end_with_starter, stoppable
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -62,6 +62,9 @@ def list_recipes(as_json: bool) -> None:
     help="Folder of the run [default: runs/RECIPE/seed-SEED].",
 )
 @click.option("--threads", type=THREADS, help="CPU threads [default: all cores].")
+@click.option(
+    "--wait", is_flag=True, help="Where another process trains into the folder, wait for its end."
+)
 @DATA_ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(
@@ -72,6 +75,7 @@ def run(
     settings: dict[str, Any],
     out: Path | None,
     threads: int | None,
+    wait: bool,
     data_root: Path | None,
     as_json: bool,
 ) -> None:
@@ -96,6 +100,7 @@ def run(
     if job.checkpoint.exists():
         click.echo(f"{out}: {job.state()}", err=True)
     with stoppable(lambda: f"{out}: {job.state()}"):
+        end_with_starter()
         checkpoint = fit(
             chosen,
             out=out,
@@ -103,6 +108,7 @@ def run(
             device=choose_device(device),
             data_root=data_root,
             progress=True,
+            wait=wait,
         )
     result = {
         "checkpoint": str(job.checkpoint),

@@ -36,16 +36,20 @@ class Corpus:
         return self.train.shape[2]
 
 
+def check_data(recipe: Recipe, data_root: Path | None) -> None:
+    """Raise BadRecipe where the distributions are too small for the settings, DataUnavailable."""
+    recipe.check_images(len(family(recipe.family).labels("train", data_root)))
+
+
 def load_corpus(recipe: Recipe, data_root: Path | None, device: torch.device) -> Corpus:
     """Read the training part of a recipe's training distributions onto the device.
 
     Raises BadRecipe where they are too few for its settings, DataUnavailable. The validation
     images are one slice of base images, held out of every distribution.
     """
-    source = family(recipe.family)
-    images = source.images_at(recipe.values, "train", data_root)
+    check_data(recipe, data_root)
+    images = family(recipe.family).images_at(recipe.values, "train", data_root)
     count = len(images[0])
-    recipe.check_data(count)
     order = np.random.default_rng(VALIDATION_SHUFFLE).permutation(count)
     held, kept = np.split(order, [recipe.validation_size])
     train, validation = (

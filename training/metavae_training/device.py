@@ -9,7 +9,8 @@ import torch
 
 from metavae_zoo.errors import DeviceUnavailable, MetavaeError
 
-_NO_MEMORY = "can't allocate memory"
+# What torch raises for a full device has a class of its own only where its own allocator asked.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "_ALLOC_FAILED")
 
 
 class OutOfMemory(MetavaeError):
@@ -35,11 +36,11 @@ def memory_errors(what: object, device: torch.device, hint: str) -> Iterator[Non
     """Make of a full device an OutOfMemory that says what did not fit, and what to do."""
     try:
         yield
-    except RuntimeError as error:
-        # What torch raises for the memory of a CPU has no class of its own.
-        if not (isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY in str(error)):
+    except (RuntimeError, MemoryError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not (of_memory or any(words in said for words in _NO_MEMORY)):
             raise
         raise OutOfMemory(
-            f"{what} needs more memory than {device} has free ({str(error).splitlines()[0]})",
-            hint=hint,
+            f"{what} needs more memory than {device} has free ({said})", hint=hint
         ) from error

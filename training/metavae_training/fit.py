@@ -60,18 +60,20 @@ def fit(
     device: torch.device | None = None,
     data_root: Path | None = None,
     progress: bool = False,
+    wait: bool = False,
 ) -> Checkpoint:
     """Train `recipe` into the folder `out`, going on from the checkpoint that it holds, if any.
 
     Writes `checkpoint.safetensors` (the latest and the best weights, all that resuming needs) and
     `log.jsonl` (one line an epoch, and one for the untrained model). Returns the final checkpoint;
-    raises RunMismatch for a folder of another run, RunBusy while another process trains into it,
-    BadRecipe, NotFinite when the loss is no number, OutOfMemory.
+    raises RunMismatch for a folder of another run, RunBusy while another process trains into it
+    (whose end is waited for with `wait`), BadRecipe, NotFinite when the loss is no number,
+    OutOfMemory.
     """
     device = device or torch.device("cpu")
     if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         logger.info("this processor has no bf16 arithmetic: products are computed in fp32")
-    return _fit(recipe, out, seed, device, data_root, progress)
+    return _fit(recipe, out, seed, device, data_root, progress, wait)
 
 
 def _fit(
@@ -81,6 +83,7 @@ def _fit(
     device: torch.device,
     data_root: Path | None,
     progress: bool,
+    wait: bool,
 ) -> Checkpoint:
     what, path = f"recipe {recipe.name}", out / CHECKPOINT
     start = partial(memory_errors, f"{what} with its images", device, _fewer(recipe))
@@ -93,7 +96,7 @@ def _fit(
     optimizer = build_optimizer(model, recipe)
     checkpoint = Checkpoint.start(recipe, seed=seed, data_sha256=data_sha256)
 
-    with _alone_in(out):
+    with _alone_in(out, wait=wait):
         with start():
             checkpoint = _begin(path, checkpoint, model, optimizer, corpus)
         log = _Log(out / LOG, checkpoint)
@@ -141,14 +144,14 @@ def _begin(
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Hold the run folder's lock; raises RunBusy."""
+def _alone_in(out: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the run folder's lock; raises RunBusy, unless it may `wait`."""
     out.mkdir(parents=True, exist_ok=True)
     busy = RunBusy(
         f"another process is training in {out}",
-        hint="Wait until it has ended, or train into another folder",
+        hint="Wait until it has ended (--wait does so), or train into another folder",
     )
-    with locked_folder(out, busy):
+    with locked_folder(out, None if wait else busy):
         yield
 
 
@@ -235,10 +238,11 @@ class _Log:
 
 def _fewer(recipe: Recipe) -> str:
     """Which settings to lower where images and model do not fit."""
-    of_model = ", ".join(model_settings(recipe))
+    # Of its settings, those that are sizes.
+    sizes = [name for name, value in model_settings(recipe).items() if type(value) is int]
     return (
-        f"Give fewer train_values ({len(recipe.values)}) or lower settings of the model"
-        f" ({of_model}), by --set and with another --out"
+        f"Give fewer train_values ({len(recipe.values)}) or lower sizes of the model"
+        f" ({', '.join(sizes)}), by --set and with another --out"
     )
 
 

@@ -113,7 +113,7 @@ class Recipe:
             raise self._bad("train_values", outside, f"values that the split trains on, {trained}")
         return self.train_values
 
-    def check_data(self, images: int) -> None:
+    def check_images(self, images: int) -> None:
         """Raise BadRecipe where a distribution of so many images is too small for the settings."""
         left = images - self.validation_size
         needed = {

@@ -26,7 +26,7 @@ from metavae_training.jobs import Job, settings
 from metavae_zoo.commands import program_path
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.machine import usable_cores
-from metavae_zoo.stopping import Stopped
+from metavae_zoo.stopping import STARTER, Stopped
 
 STDERR = "stderr.txt"
 
@@ -126,7 +126,10 @@ def sweep(
             while waiting or running:
                 while waiting and len(running) < workers:
                     job = waiting.pop(0)
-                    running.append(_Worker(job, command))
+                    try:
+                        running.append(_Worker(job, command))
+                    except OSError as error:  # a folder that is none, or not ours
+                        settle(Outcome(job, "failed", f"{error.filename}: {error.strerror}"))
                 time.sleep(_LOOK)
                 if stop_asked():  # first: a worker that Ctrl-C has ended too has not failed
                     done = sum(outcome.status != "failed" for outcome in outcomes)
@@ -165,7 +168,8 @@ class _Command:
     def words(self, job: Job) -> list[str]:
         words: list[object] = [program_path("metavae-train"), "run", job.recipe.name]
         words += ["--seed", job.seed, "--out", job.folder, "--device", self.device]
-        words += ["--threads", self.threads, "--json"]
+        # What another sweep is training, perhaps one that was killed, is not lost by waiting.
+        words += ["--threads", self.threads, "--wait", "--json"]
         words += ["--data-root", self.data_root] if self.data_root else []
         for setting, value in settings(job.recipe).items():
             words += ["--set", f"{setting}={json.dumps(value)}"]
@@ -185,8 +189,11 @@ class _Worker:
                 command.words(job),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                # Threads that wait do not spin: the other runs have their cores.
-                env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+                env={
+                    **os.environ,
+                    "OMP_WAIT_POLICY": "passive",  # spinning would take the other runs' cores
+                    STARTER: str(os.getpid()),
+                },
             )
 
     def ended(self) -> bool:

@@ -102,6 +102,34 @@ def test_a_results_file_of_another_version_is_told_where_it_may_have_had_what_is
     assert "figure7.json has schema version 2, this metavae reads 3" in result.stderr
 
 
+def test_a_damaged_results_file_is_told_where_it_may_have_had_what_is_asked(tmp_path):
+    whole = (RESULTS / "figure7.json").read_text()
+    (tmp_path / "figure7.json").write_text(whole[:5000])
+    refused = call("table2", "--redraw", "--out", tmp_path)
+    assert refused.exit_code == 1
+    assert "figure7.json is not a results file" in refused.stderr
+    assert "holds no results of table2" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("size", ["banana", 0, True, None])
+def test_a_train_size_that_is_none_is_not_drawn_up(tmp_path, size):
+    found = json.loads((RESULTS / "table2.json").read_text())
+    found["protocol"]["train_size"] = size
+    (tmp_path / "table2.json").write_text(json.dumps(found))
+    refused = call("table2", "--redraw", "--out", tmp_path)
+    assert refused.exit_code == 1
+    assert f"its train_size is {size!r}" in refused.stderr
+    assert not (tmp_path / "table2.md").exists()
+
+
+def test_what_is_not_trained_at_all_can_be_measured_and_drawn_up(runs, tmp_path):
+    options = ["table1", "--quick", "--seeds", 1, "--models", "metavae", "--device", "cpu"]
+    options += ["--families", "digits-rotation", "--runs", runs, "--out", tmp_path]
+    done = call(*options, "--set", "epochs=0")
+    assert done.exit_code == 0, done.output
+    assert "trained for 0 epochs" in done.stdout
+
+
 def test_a_study_of_other_settings_is_kept_apart_and_has_no_floors(runs, tmp_path):
     options = ["table2", "--quick", "--seeds", 1, "--models", "metavae", "--device", "cpu"]
     options += ["--families", "digits-rotation", "--runs", runs, "--out", tmp_path]
@@ -124,6 +152,11 @@ def test_settings_that_no_run_can_have_are_refused_before_anything_is_trained(tm
     assert refused.exit_code == 1
     assert "learning_rate is -1" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+    for setting, says in (("foo=1", "has no setting 'foo'"), ("context_sizes=[5,5000]", "5000")):
+        refused = call("table2", *options, "--models", "vae", "--seeds", 1, "--set", setting)
+        assert refused.exit_code == 1
+        assert says in refused.stderr.splitlines()[-1]
+        assert not (tmp_path / "runs").exists()
 
 
 def test_a_quick_table_2_is_trained_measured_and_not_measured_again(runs, tmp_path):

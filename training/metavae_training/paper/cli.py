@@ -160,7 +160,7 @@ def _study(
     **places: Any,
 ) -> Study:
     from metavae_training.paper import study
-    from metavae_training.paper.results import read_protocol
+    from metavae_training.paper.results import read_train_size
     from metavae_training.recipes import RECIPES, BadRecipe
     from metavae_zoo.errors import UnknownName
     from metavae_zoo.families import family
@@ -203,8 +203,8 @@ def _study(
         **places,
     )
     if redraw and not train_size:  # as it was measured
-        measured = read_protocol(made.out / f"{made.name}.json").get("train_size", usual_size)
-        made = replace(made, train_size=None if measured == "all" else measured)
+        measured = read_train_size(made.out / f"{made.name}.json", usual_size)
+        made = replace(made, train_size=measured)
     return made
 
 

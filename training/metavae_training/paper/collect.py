@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metavae_training.building import check_settings
+from metavae_training.data import check_data
 from metavae_training.paper.cells import Cell
 from metavae_training.paper.results import BadResults, Item, Results
 from metavae_training.paper.study import Study
@@ -45,8 +47,9 @@ class Collected:
 def collect(study: Study, cells: Sequence[Cell], protocol: dict[str, Any]) -> Collected:
     """Train, export and measure what is missing of the cells; results are kept after each one.
 
-    A run or a measurement that fails is left out, and does not stop the others. Raises Stopped, and
-    BadResults, which is also where nothing shall be measured and there is nothing to draw up.
+    A run or a measurement that fails is left out, and does not stop the others. Raises Stopped,
+    BadRecipe for settings that no run can have, and BadResults, which is also where nothing shall
+    be measured and there is nothing to draw up.
     """
     if not study.measure and not any(study.out.glob("*.json")):
         raise _nothing(study)
@@ -131,13 +134,19 @@ def _leave_out_unknown(study: Study, collected: Collected) -> None:
 
 
 def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:
-    """Bring the cells' runs to their end; returns the folders of those that failed."""
+    """Bring the cells' runs to their end; returns the folders of those that failed.
+
+    Raises BadRecipe, before any begins, where one of them cannot be.
+    """
     jobs = {cell.job.folder: cell.job for cell in cells if cell.job}
     wanted = [
         job
         for job in jobs.values()
         if (study.train or job.recipe.epochs == 0) and not is_trained(job, study.data_root)
     ]
+    for recipe in {job.recipe.name: job.recipe for job in wanted}.values():
+        check_settings(recipe)
+        check_data(recipe, study.data_root)
     outcomes = sweep(
         wanted,
         workers=study.workers,

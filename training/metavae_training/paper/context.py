@@ -92,7 +92,7 @@ def context(study: Study) -> Report:
             paragraph(kinds, sizes, methods, study.families, RIGHT, _QUESTIONS, _own(study)),
             _kinds_table(kinds, methods, study.families),
             _sizes_table(sizes, methods, study),
-            protocol_note(study, context=_CONTEXTS, ceiling=False),
+            protocol_note(study, methods, context=_CONTEXTS),
             f"No context, and so neither trained nor shown: {named}." if without else "",
             left_out(collected),
         ],

@@ -16,7 +16,7 @@ from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
-from metavae_training.paper.table2 import accuracy_table, has_ceiling
+from metavae_training.paper.table2 import accuracy_table
 from metavae_zoo.families import family as family_named
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def figure7(study: Study) -> Report:
         title="Figure 7: accuracy at every held-out value",
         sections=[
             *tables,
-            protocol_note(study, ceiling=has_ceiling(collected.items)),
+            protocol_note(study, methods),
             _range_note(collected.items, methods, study),
             left_out(collected),
         ],

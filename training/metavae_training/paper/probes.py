@@ -51,7 +51,7 @@ def probes(study: Study) -> Report:
         title=f"Harder probes: accuracy at the held-out values, {study.splits[0]} split",
         sections=[
             *tables,
-            measured_note(study, f"{_what(study)} {OWN_CONTEXT}"),
+            measured_note(methods, f"{_what(study)} {OWN_CONTEXT}"),
             unlike_the_paper(study, probe=False),
             left_out(collected),
         ],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from metavae_training.paper.methods import models
+from metavae_training.paper.methods import CEILING_METHOD, Method
 from metavae_training.paper.study import PAPERS_MODEL, Study
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo.statistics import SEVERAL
@@ -22,8 +22,8 @@ INTERVALS = (
 )
 
 
-def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = True) -> str:
-    """What the accuracies are of; `context` says what contexts are, `ceiling` that there is one."""
+def protocol_note(study: Study, shown: Sequence[Method], *, context: str = OWN_CONTEXT) -> str:
+    """What the accuracies are of, those of what is `shown`; `context` says what contexts are."""
     what = (
         "Accuracy of a logistic regression that is fitted on the embeddings of"
         f" {study.train_size or 'all'} training images at each held-out value, and tested on those"
@@ -31,8 +31,9 @@ def protocol_note(study: Study, *, context: str = OWN_CONTEXT, ceiling: bool = T
         f" {study.draws} context draw{'s' * (study.draws > 1)} for each training seed."
     )
     return (
-        measured_note(study, f"{what} {context}")
-        + " The supervised CNN is taught with the labels of each held-out value itself." * ceiling
+        measured_note(shown, f"{what} {context}")
+        + " The supervised CNN is taught with the labels of each held-out value itself."
+        * (CEILING_METHOD in shown)
         + _mirrored(study)
         + f"\n\n{unlike_the_paper(study, probe=True)}"
     )
@@ -45,9 +46,9 @@ def _mirrored(study: Study) -> str:
     return " The skews that the contiguous split holds out are those trained on, upside down."
 
 
-def measured_note(study: Study, what: str) -> str:
-    """What is measured, then what is true of all measured models."""
-    return f"{what} {INTERVALS} {_storage(study)}{_closed_form(study)}"
+def measured_note(shown: Sequence[Method], what: str) -> str:
+    """What is measured, then what is true of all models that are shown."""
+    return f"{what} {INTERVALS} {_storage(shown)}{_closed_form(shown)}"
 
 
 def unlike_the_paper(study: Study, *, probe: bool) -> str:
@@ -72,7 +73,7 @@ def unlike_the_paper(study: Study, *, probe: bool) -> str:
 def _kl_weight(recipe: Recipe) -> str:
     """How the weight of the KL goes, which the paper does not change."""
     rising = recipe.kl_warm_up_epochs
-    if rising == 0:
+    if rising == 0 or recipe.epochs == 0:
         return ""
     over = "whole training" if rising >= recipe.epochs else f"first {rising} epochs"
     return (
@@ -81,24 +82,24 @@ def _kl_weight(recipe: Recipe) -> str:
     )
 
 
-def _recipes(study: Study) -> Iterator[tuple[str, Recipe]]:
-    """The label of every model compared, and one of its recipes."""
-    for method in models(study.models):
+def _recipes(shown: Sequence[Method]) -> Iterator[tuple[str, Recipe]]:
+    """The label of every model among them, and one of its recipes."""
+    for method in shown:
         of_model = (recipe for recipe in RECIPES.values() if recipe.model == method.model)
         if (first := next(of_model, None)) is not None:
             yield method.label, first
 
 
-def _storage(study: Study) -> str:
+def _storage(shown: Sequence[Method]) -> str:
     """How the weights of what is measured are stored."""
     labels: dict[str, list[str]] = defaultdict(list)
-    for label, recipe in _recipes(study):
+    for label, recipe in _recipes(shown):
         labels[recipe.weights].append(label)
     stored = "; ".join(f"{weights} for {', '.join(which)}" for weights, which in labels.items())
     return f"Models are measured as they are exported, their weights stored as {stored}."
 
 
-def _closed_form(study: Study) -> str:
+def _closed_form(shown: Sequence[Method]) -> str:
     """Which of the models have one seed alone."""
-    labels = ", ".join(label for label, recipe in _recipes(study) if recipe.epochs == 0)
+    labels = ", ".join(label for label, recipe in _recipes(shown) if recipe.epochs == 0)
     return f" Fitted in closed form, the same for every seed: {labels}." if labels else ""

@@ -186,11 +186,8 @@ class Results:
         return {item.key: item for item in _items(self.path, found)}
 
     def _shared_by(self, path: Path) -> list[Item]:
-        """Items of another file, if it is of the same protocol; none of what is no results file."""
-        try:
-            found = _decoded(path)
-        except BadResults:
-            return []
+        """Items of another file, if it is of the same protocol; none of another program's."""
+        found = _decoded(path)
         if found.get("protocol") != self.protocol:
             return []
         _check_version(path, found)
@@ -214,6 +211,19 @@ def read_protocol(path: Path) -> dict[str, Any]:
     """How the numbers of a results file were measured; empty where there is no such file."""
     found = _decoded(path).get("protocol") if path.exists() else None
     return found if isinstance(found, dict) else {}
+
+
+def read_train_size(path: Path, otherwise: int | None) -> int | None:
+    """Training images per value of a results file, None for all; `otherwise` where there is none.
+
+    Raises BadResults for a number that is none.
+    """
+    found = read_protocol(path).get("train_size", otherwise or "all")
+    if found == "all":
+        return None
+    if type(found) is not int or found < 1:
+        raise _no_results(path, f"its train_size is {found!r}, expected a whole number or 'all'")
+    return found
 
 
 def read_items(path: Path) -> list[Item]:

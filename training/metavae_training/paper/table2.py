@@ -33,7 +33,7 @@ def table2(study: Study) -> Report:
         title=f"Table 2: accuracy at the held-out values, {study.splits[0]} split",
         sections=[
             accuracy_table(collected.items, methods, study.families, study.splits[0]),
-            protocol_note(study, ceiling=has_ceiling(collected.items)),
+            protocol_note(study, methods),
             f"Paper: {published.TABLE_2_SOURCE}." if _has_paper(study) else "",
             left_out(collected),
         ],
@@ -57,11 +57,6 @@ def accuracy_table(
             head.append("paper")
             columns.append([f"{number:.3f}" if number else "" for number in paper])
     return markdown_table(head, list(zip(*columns, strict=True)))
-
-
-def has_ceiling(items: Sequence[Item]) -> bool:
-    """Whether a table of these items has a row of the ceiling."""
-    return any(item.kind == "ceiling" for item in items)
 
 
 def _has_paper(study: Study) -> bool:

@@ -25,7 +25,6 @@ TOO_MANY_INPUTS = "metavae: too many inputs"  # an input of this name stands for
 _RECEIVE = 1 << 16  # bytes asked for at a time
 _PROTOCOL = "ts.protocol.otf_message_handler"
 _LENGTH = struct.Struct("!i")
-_END = -1  # where a length could stand, after the last of a list
 
 Input = dict[str, Any]
 
@@ -97,12 +96,12 @@ class Reader:
         return found
 
     def skip(self, socket: Socket) -> None:
-        """Pass over a list to its end: its parts, the length before each, and _END."""
+        """Pass over a list to its end: parts, each after its length, then -1 for a length."""
         self._turn_to(socket)
         held, at, length_at = self._held, self._at, _LENGTH.unpack_from
         while True:
             try:
-                while (length := length_at(held, at)[0]) != _END:
+                while (length := length_at(held, at)[0]) >= 0:
                     at += _LENGTH.size + length
             except struct.error:  # the next length lies behind what is held
                 at -= len(held)

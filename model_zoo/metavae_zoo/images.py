@@ -72,7 +72,7 @@ def _as_bytes(images: NDArray, field: str) -> NDArray[np.uint8]:
     low, high = float(images.min()), float(images.max())
     if low < 0.0 or high > 1.0:
         raise BadImages(
-            f"{field} holds floating point pixels of {low} to {high}, expected 0 to 1",
+            f"{field} holds floating point pixels of {low:.9g} to {high:.9g}, expected 0 to 1",
             hint="Bring them to 0-1 (of 0-255: divide by 255; of -1 to 1: add 1 and halve), or send"
             " uint8",
             field=field,

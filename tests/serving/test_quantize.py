@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from metavae_client.remote import RemoteEmbedder
 from metavae_serving import cli as serve_cli
+from metavae_serving import options
 from metavae_serving.archive import pack
 from metavae_serving.errors import NotMeasured
 from metavae_serving.quantize import quantize, quantized
@@ -128,7 +129,7 @@ def test_what_is_there_is_never_replaced(bundle, tmp_path):
 
 
 def test_int8_needs_no_device_to_be_named(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(serve_cli, "best_device", lambda bundle: "cuda")
+    monkeypatch.setattr(options, "best_device", lambda bundle: "cuda")
     words = ["pack", f"{measured.path}/", "--precision", "int8", "--store", str(tmp_path / "s")]
     done = CliRunner().invoke(serve_cli.main, words)
     assert done.exit_code == 0, done.output

@@ -199,7 +199,7 @@ class Connection:
                 raise
             return None, "the connection being closed here"
         self._reached = True
-        return response, in_words(response)
+        return response, "" if response.is_success else in_words(response)
 
     def _reply(
         self,

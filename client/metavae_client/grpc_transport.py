@@ -149,9 +149,9 @@ def _failure(error: grpc.RpcError, asked: httpx.Request) -> httpx.Response:
         status, kind = HTTPStatus.BAD_REQUEST, "InvalidKeyException"
     elif "ModelNotFoundException" in details or "ModelVersionNotFoundException" in details:
         status, kind = HTTPStatus.NOT_FOUND, "ModelNotFoundException"
-    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message above a limit, ours or its own
-        if "Received message larger" in details:
-            return _another_api()
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED and "Received message larger" in details:
+        return _another_api()
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message above its limit
         return _response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     elif code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT):
         return _another_api()

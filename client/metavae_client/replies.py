@@ -29,12 +29,10 @@ def read_reply(reply: httpx.Response, deadline: float) -> httpx.Response:
         chunks.append(chunk)
         came += len(chunk)
         if came > MOST_BYTES:
-            raise BadReply(
+            raise _of_another_server(
                 f"the reply at {reply.request.url.path} has more than {MOST_BYTES} bytes, which no"
                 " metavae server sends",
-                hint="Check --url; the default port of the inference API is 8080",
-                field="url",
-                request_id=request_id(reply),
+                reply,
             )
         if time.monotonic() > deadline:
             raise httpx.ReadTimeout("the reply took too long", request=reply.request)
@@ -76,12 +74,10 @@ def checked(response: httpx.Response, url: str, model: str) -> httpx.Response:
             hint="Make requests smaller with max_request_bytes",
             request_id=request_id(response),
         )
-    raise BadReply(
+    raise _of_another_server(
         f"what answers at {url} is not the API of a metavae server (HTTP"
         f" {response.status_code} at {response.request.url.path})",
-        hint="Check --url; the default port of the inference API is 8080",
-        field="url",
-        request_id=request_id(response),
+        response,
     )
 
 
@@ -110,6 +106,15 @@ def one_line(said: object) -> str:
     words = "".join(one if one.isprintable() else " " for one in text).split()
     line = " ".join(words)
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def _of_another_server(what: str, reply: httpx.Response) -> BadReply:
+    return BadReply(
+        what,
+        hint="Check --url; the default port of the inference API is 8080",
+        field="url",
+        request_id=request_id(reply),
+    )
 
 
 def _fault(response: httpx.Response) -> dict[str, Any]:

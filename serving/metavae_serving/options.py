@@ -114,8 +114,7 @@ def asked_settings(bundles: Sequence[Bundle], options: Mapping[str, Any]) -> Set
     Raises UsageError.
     """
     names = [bundle.card.name for bundle in bundles]
-    given = _of_models(options)
-    _check_names(given, names)
+    given = _of_models(options, names)
     models = {}
     for bundle, name in zip(bundles, names, strict=True):
         values = _those_given({option: value_for(name, words) for option, words in given.items()})
@@ -134,8 +133,7 @@ def changed_settings(packed: Settings, options: Mapping[str, Any]) -> Settings:
     Options may come from the environment, and are no error where they change nothing. Raises
     UsageError for those of models: only packing can change these.
     """
-    given = _of_models(options)
-    _check_names(given, list(packed.models))
+    given = _of_models(options, list(packed.models))
     for option, words in given.items():
         for name, model in packed.models.items():
             wanted, kept = value_for(name, words), getattr(model, option)
@@ -153,17 +151,15 @@ def _of_server(options: Mapping[str, Any]) -> dict[str, Any]:
     return _those_given({option: options[option] for option in _OF_SERVER})
 
 
-def _of_models(options: Mapping[str, Any]) -> dict[str, Given]:
-    return {option: words for option, words in options.items() if option not in _OF_SERVER}
+def _of_models(options: Mapping[str, Any], models: Sequence[str]) -> dict[str, Given]:
+    given = {option: words for option, words in options.items() if option not in _OF_SERVER}
+    for option, words in given.items():
+        check_names(_flag(option), words, models)
+    return given
 
 
 def _those_given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _check_names(given: Mapping[str, Given], models: Sequence[str]) -> None:
-    for option, words in given.items():
-        check_names(_flag(option), words, models)
 
 
 def _flag(option: str) -> str:

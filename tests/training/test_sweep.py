@@ -97,7 +97,7 @@ def test_what_another_sweep_trains_is_waited_for(tmp_path, until):
     (outcome,) = lines(call(OTHER, *options))
     ending.join()
     assert outcome["status"] == "trained"
-    assert "11/60" not in (folder / STDERR).read_text()
+    assert "/60 ELBO" not in (folder / STDERR).read_text()
 
 
 def test_interrupted_at_any_point_a_sweep_ends_its_workers_and_goes_on_later(tmp_path):
@@ -136,11 +136,7 @@ def test_workers_of_a_sweep_that_was_killed_end_and_keep_what_they_have(tmp_path
     ]  # fmt: skip
     folder = tmp_path / ONE / "seed-0"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
-        deadline = time.monotonic() + 120
-        while not (folder / CHECKPOINT).exists():
-            assert running.poll() is None
-            assert time.monotonic() < deadline
-            os.sched_yield()
+        until(lambda: (folder / CHECKPOINT).exists())
         running.kill()
     until(lambda: "goes on from there" in (folder / STDERR).read_text())
     assert_no_worker(folder)

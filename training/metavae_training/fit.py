@@ -73,18 +73,6 @@ def fit(
     device = device or torch.device("cpu")
     if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         logger.info("this processor has no bf16 arithmetic: products are computed in fp32")
-    return _fit(recipe, out, seed, device, data_root, progress, wait)
-
-
-def _fit(
-    recipe: Recipe,
-    out: Path,
-    seed: int,
-    device: torch.device,
-    data_root: Path | None,
-    progress: bool,
-    wait: bool,
-) -> Checkpoint:
     what, path = f"recipe {recipe.name}", out / CHECKPOINT
     start = partial(memory_errors, f"{what} with its images", device, _fewer(recipe))
     with start():

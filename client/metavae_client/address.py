@@ -8,6 +8,8 @@ import httpx
 
 from metavae_client.errors import ServerUnreachable
 
+_MOST_PORTS = 65_535
+
 
 def parse_url(url: str) -> httpx.URL:
     """Return a server's base URL, or raise ServerUnreachable for what is none."""
@@ -20,6 +22,12 @@ def parse_url(url: str) -> httpx.URL:
         raise ServerUnreachable(
             "the URL of the server has a user or a password in it, which a server does not take",
             hint="Leave out what stands before the @; give a token as METAVAE_TOKEN",
+            field="url",
+        )
+    if parsed.port is not None and not 1 <= parsed.port <= _MOST_PORTS:
+        raise ServerUnreachable(
+            f"the URL of the server names port {parsed.port}, expected 1 to {_MOST_PORTS}",
+            hint="The default port of the inference API is 8080",
             field="url",
         )
     if parsed.scheme not in ("http", "https", "grpc") or not parsed.host:
@@ -50,4 +58,10 @@ def management_url(url: str) -> str:
             field="url",
         )
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    if port == _MOST_PORTS:
+        raise ServerUnreachable(
+            f"{url} has the last port, and no management API at the next one",
+            hint="Give the management API as --management-url",
+            field="url",
+        )
     return str(parsed.copy_with(port=port + 1))

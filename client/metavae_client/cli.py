@@ -21,6 +21,7 @@ _images = click.argument("images", nargs=-1, required=True, type=PATH)
 _model = click.option(
     "--model",
     envvar="METAVAE_MODEL",
+    show_envvar=True,
     help="Name of the served model.  [default: the one that the server has]",
 )
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 import ssl
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+from weakref import WeakSet
 
 import httpx
 
@@ -27,6 +31,8 @@ _TRANSIENT = {429, 500, 502, 503, 504, 507}  # TorchServe answers 507 when a wor
 _FIRST_DELAY = 0.1  # seconds
 _LONGEST_DELAY = 5.0
 _SHORTEST_TRY = 0.1
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_TLS_FILES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _MOST_TOKENS = 4  # per request: a file that changes all the time must not keep it busy
 
 
@@ -60,14 +66,8 @@ class Connection:
         self._patience = patience
         self._reached = False
         self._closed = threading.Event()
-        # A proxy of the environment is for the network, not for this machine.
-        proxied = not is_local(parsed)
-        self._http = httpx.Client(
-            base_url=parsed,
-            trust_env=proxied,
-            verify=_authorities(),
-            transport=_grpc(parsed, proxied) if parsed.scheme == "grpc" else None,
-        )
+        self._streams: WeakSet[Any] = WeakSet()
+        self._http = _client(parsed)
 
     def send(
         self,
@@ -122,9 +122,18 @@ class Connection:
         return self._closed.is_set()
 
     def close(self) -> None:
-        """Close the connections; requests that wait for a retry give up."""
+        """Close the connections; requests that wait for a reply or a retry give up."""
         self._closed.set()
+        for stream in list(self._streams):
+            _end(stream)
         self._http.close()
+
+    def _note(self, event: str, details: Mapping[str, Any]) -> None:
+        """Note each stream to the server that is opened; httpx calls it with all that happens."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._streams.add(details["return_value"])
+            if self._closed.is_set():
+                _end(details["return_value"])
 
     def _deadline(self, started: float) -> float:
         """When a try that begins now has to end, of a request that was started then."""
@@ -192,7 +201,7 @@ class Connection:
                     field="url",
                 ) from error
             return None, f"a {type(error).__name__}"
-        except httpx.RequestError as error:  # also a reply that says it is packed, and is not
+        except httpx.RequestError as error:
             return None, f"a {type(error).__name__}"
         except RuntimeError:  # httpx's word for a client that another thread has closed
             if not self._closed.is_set():
@@ -212,7 +221,12 @@ class Connection:
         """The whole reply; raises what `read_reply` does."""
         left = max(deadline - time.monotonic(), _SHORTEST_TRY)
         with self._http.stream(
-            method, path, content=body, headers=headers, timeout=left
+            method,
+            path,
+            content=body,
+            headers=headers,
+            timeout=left,
+            extensions={"trace": self._note},
         ) as response:
             return read_reply(response, deadline)
 
@@ -234,6 +248,39 @@ class Connection:
         )
 
 
+def _end(stream: Any) -> None:
+    """Wake who reads from a stream: closing it would not."""
+    with suppress(OSError):
+        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+def _client(url: httpx.URL) -> httpx.Client:
+    """A client for `url`; raises ServerUnreachable where the environment does not let it be."""
+    # A proxy of the environment is for the network, not for this machine.
+    proxied = not is_local(url)
+    authorities = _authorities()
+    transport = _grpc(url, proxied) if url.scheme == "grpc" else None
+    try:
+        return httpx.Client(
+            base_url=url,
+            trust_env=proxied,
+            verify=authorities,
+            transport=transport,
+            headers={"Accept-Encoding": "identity"},  # a reply that is packed may be a bomb
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        given = [name for name in _PROXIES if os.environ.get(name) or os.environ.get(name.upper())]
+        hint = "Give a proxy like http://HOST:PORT, and none of IPv6's ranges in NO_PROXY"
+        if isinstance(error, ImportError):
+            hint = "`pip install 'httpx[socks]'`, or give a proxy like http://HOST:PORT"
+        # Without its value, which may have a password in it.
+        raise ServerUnreachable(
+            f"what the environment says of proxies ({', '.join(given).upper()}) cannot be used",
+            hint=hint,
+            field="url",
+        ) from error
+
+
 def _grpc(url: httpx.URL, proxied: bool) -> httpx.BaseTransport:
     from metavae_client.grpc_transport import GrpcTransport  # an optional dependency
 
@@ -245,9 +292,12 @@ def _authorities() -> ssl.SSLContext:
     try:
         return httpx.create_ssl_context()
     except OSError as error:  # an SSLError is one
-        named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+        variable = next((one for one in _TLS_FILES if os.environ.get(one)), "SSL_CERT_FILE")
+        if error.filename is not None:  # the only one of which the error says which it is
+            variable = "SSLKEYLOGFILE"
         raise ServerUnreachable(
-            f"the certificates in {named} cannot be read ({error.strerror or error})",
+            f"{os.environ.get(variable)}, which is {variable}, cannot be used"
+            f" ({error.strerror or error})",
             hint="Give a file of certificates in PEM as SSL_CERT_FILE, or unset it",
         ) from error
 

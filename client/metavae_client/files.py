@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -15,25 +13,15 @@ from numpy.typing import NDArray
 from metavae_client.errors import BadFile
 from metavae_zoo.card import ModelCard
 from metavae_zoo.embedder import Embeddings
-from metavae_zoo.errors import BadImages
+from metavae_zoo.errors import BadImages, MetavaeError
 from metavae_zoo.files import whole_file
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.summary import Summary
 
-# What numpy raises for a damaged file, or for one that declares more than there is.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    EOFError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")  # of these, whatever a file is called
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+_MAX_SUMMARY = 100_000_000  # bytes, unpacked
 
 
 def read_images(paths: Sequence[Path], card: ModelCard, *, field: str) -> Images:
@@ -71,12 +59,16 @@ def _read(paths: Sequence[Path], card: ModelCard, field: str) -> list[tuple[Path
 
 def read_summary(path: Path) -> Summary:
     """Read a summary that `write_summary` wrote; raises BadFile."""
+    _check_file(path, "summary")
     try:
         with np.load(path, allow_pickle=False) as saved:
-            return Summary(
-                np.asarray(saved["total"], np.float64), int(saved["count"]), str(saved["model"])
-            )
-    except _UNREADABLE as error:
+            if sum(member.file_size for member in saved.zip.infolist()) > _MAX_SUMMARY:
+                raise ValueError("larger than any")
+            total, count, model = saved["total"], saved["count"], str(saved["model"])
+        if total.dtype.kind not in "fiu" or count.dtype.kind not in "iu" or not model.isprintable():
+            raise ValueError("other types than a summary's")
+        return Summary(np.asarray(total, np.float64), int(count), model)
+    except Exception as error:  # numpy and zipfile raise whatever they come across
         raise BadFile(
             f"{path} cannot be read as a summary ({_reason(error, 'it is none')})",
             hint="Make it with `metavae-client summarize IMAGES --out s.npz`",
@@ -138,9 +130,10 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read_array(path: Path, card: ModelCard, field: str) -> Images:
+    _check_file(path, field)
     try:
         array = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
+    except Exception as error:  # whatever numpy comes across in a damaged file
         raise BadFile(
             f"{path} cannot be read as an array ({_reason(error, 'it is no .npy of numbers')})",
             hint="Write it with `numpy.save`, as uint8 [N, H, W] or [N, C, H, W]",
@@ -153,8 +146,9 @@ def _picture(path: Path, card: ModelCard) -> Images:
     from PIL import Image
 
     channels, height, width = card.image_shape
+    _check_file(path, "")
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             if picture.mode not in _EIGHT_BIT_MODES:
                 raise BadImages(
                     f"{path} has pixels of mode {picture.mode}, expected 8 bits per channel",
@@ -167,13 +161,20 @@ def _picture(path: Path, card: ModelCard) -> Images:
                     hint="Resize it as the model's family does",
                 )
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    # Pillow raises whatever it comes across in a damaged picture, and refuses one that is huge.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MetavaeError:
+        raise
+    except Exception as error:  # whatever Pillow comes across in a damaged picture, or a huge one
         raise BadFile(
             f"{path} cannot be read as a picture ({_reason(error, 'it is damaged, or none')})",
             hint=f"Give a .npy array, a picture ({', '.join(PICTURES)}) or a folder of pictures",
         ) from error
     return _channels_first(pixels)[None]
+
+
+def _check_file(path: Path, field: str) -> None:
+    """Raise BadFile for a pipe or a device, which would be waited for."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BadFile(f"{path} is no file", hint="Give a file on a disk", field=field)
 
 
 def _channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -44,7 +44,10 @@ class Numbers(click.ParamType):
     "--family", "family_name", default="mnist-rotation", show_default=True, help="What varies."
 )
 @click.option(
-    "--model", envvar="METAVAE_MODEL", help="Its name.  [default: metavae-<family>-<split>]"
+    "--model",
+    envvar="METAVAE_MODEL",
+    show_envvar=True,
+    help="Its name.  [default: metavae-<family>-<split>]",
 )
 @server_options
 @click.option("--in-process", is_flag=True, help="Run the zoo's model here, without a server.")

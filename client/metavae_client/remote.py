@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from metavae_client.address import is_local, parse_url
 from metavae_client.connection import Connection, Patience
-from metavae_client.errors import BadReply, ModelNotServed
+from metavae_client.errors import BadReply, ModelNotNamed, ModelNotServed
 from metavae_client.headers import request_id, whole_number
+from metavae_client.replies import one_line
 from metavae_client.served import names_if_they_can_be_had, served_beside, served_names
 from metavae_client.tokens import Tokens
 from metavae_serving.wire import (
@@ -39,6 +40,7 @@ from metavae_zoo.summary import Summary
 
 T = TypeVar("T")
 
+_LONGEST_NAME = 200  # characters
 REQUEST_BYTES = 2_000_000  # large enough to hide a request's cost, small enough to spread and retry
 
 
@@ -68,7 +70,7 @@ class RemoteEmbedder:
         max_images_per_request: int | None = None,
         progress: bool = False,
     ) -> None:
-        self.model = model
+        self.model = _checked_name(model)
         tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(url)))
         patience = Patience(timeout, give_up_after)
         self._connection = Connection(url, tokens, "inference", patience)
@@ -124,7 +126,7 @@ class RemoteEmbedder:
         )
 
     def close(self) -> None:
-        """Close the connections and drop work that has not begun."""
+        """Close the connections, and drop work: what is under way gives up."""
         self._connection.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -214,7 +216,7 @@ class RemoteEmbedder:
         if reply.model != self.card.digest:
             raise BadReply(
                 f"model {self.model} at {self._connection.url} has become another"
-                f" ({reply.model[:12] or 'unnamed'}, it was {self.card.digest[:12]})",
+                f" ({one_line(reply.model)[:12] or 'unnamed'}, it was {self.card.digest[:12]})",
                 hint="Make a new RemoteEmbedder, and summarise the contexts again",
                 field="model",
                 request_id=request_id(response),
@@ -250,6 +252,18 @@ class RemoteEmbedder:
         except BadBundle as error:
             problem = f"sent no card of {self.model}: {error.message}"
             raise self._bad_reply(problem, request_id(response)) from error
+
+
+def _checked_name(model: str) -> str:
+    """A name that a model can have, or that makes a URL at least; else raises ModelNotNamed."""
+    if not model.isprintable() or model in ("", ".", "..") or len(model) > _LONGEST_NAME:
+        shown = model if len(model) <= _LONGEST_NAME else f"{model[:20]}..."
+        raise ModelNotNamed(
+            f"{shown!a} is no name of a model",
+            hint="`metavae-client models` lists those that are served",
+            field="model",
+        )
+    return model
 
 
 @dataclass(frozen=True)

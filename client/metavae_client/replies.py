@@ -14,18 +14,25 @@ from metavae_serving.wire import MAX_REPLY_BYTES
 MOST_BYTES = MAX_REPLY_BYTES + 1_000_000  # of a reply: the JSON that is beside its tensors
 
 _LONGEST = 1000  # characters of a text of the server's
-_PACKING = ("content-encoding", "content-length", "transfer-encoding")  # of a reply as it came
+_PACKING = ("content-encoding", "content-length", "transfer-encoding")  # of a reply on its way
 
 
 def read_reply(reply: httpx.Response, deadline: float) -> httpx.Response:
-    """The whole of a reply that is still coming in, unpacked.
+    """The whole of a reply that is still coming in.
 
     Raises ReadTimeout where that is not so at the deadline, by `time.monotonic`, and BadReply for
-    more than a metavae server sends.
+    more than a metavae server sends, or what is packed: that grows where it is unpacked.
     """
+    packing = reply.headers.get("Content-Encoding", "identity")
+    if packing.lower() != "identity":
+        raise _of_another_server(
+            f"the reply at {reply.request.url.path} is packed ({one_line(packing)}), which no"
+            " metavae server's is, and which was not asked for",
+            reply,
+        )
     # httpx's own timeout is for each read: a reply could trickle in for ever.
     chunks, came = [], 0
-    for chunk in reply.iter_bytes():
+    for chunk in reply.iter_raw():
         chunks.append(chunk)
         came += len(chunk)
         if came > MOST_BYTES:

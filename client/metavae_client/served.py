@@ -9,10 +9,12 @@ import httpx
 from metavae_client.address import is_local, management_url, parse_url
 from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, GaveUp, ModelNotNamed, ServerUnreachable, Unauthorized
+from metavae_client.replies import one_line
 from metavae_client.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
 
 _SOON = 5.0  # seconds: an address that was guessed may be behind a firewall, and never answer
+_MOST_PAGES = 100  # of 100 models each
 _NAME_IT = "Name the model: --model NAME, or METAVAE_MODEL"
 
 
@@ -22,11 +24,13 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
     names: list[str] = []
     page: str | None = ""
     try:
-        while page is not None:
+        for _ in range(_MOST_PAGES):
             query = httpx.QueryParams({"limit": 100} | ({"next_page_token": page} if page else {}))
             listing = connection.send("GET", f"/models?{query}").json()
-            names += [str(model["modelName"]) for model in listing["models"]]
-            page = listing.get("nextPageToken")
+            names += [one_line(model["modelName"]) for model in listing["models"]]
+            if (page := listing.get("nextPageToken")) is None:
+                return sorted(names)
+        raise ValueError("no last page")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise BadReply(
             f"what answers at {url} is no management API of TorchServe",
@@ -35,7 +39,6 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
         ) from error
     finally:
         connection.close()
-    return sorted(names)
 
 
 def served_beside(url: str, tokens: Tokens) -> list[str]:

@@ -7,6 +7,7 @@ token is ever part of an error, a log or a `repr`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ Key = Literal["inference", "management"]
 
 KEY_FILE = "key_file.json"  # what TorchServe writes into its working directory
 
+_LONGEST = 1000  # characters of a token
 _READS = 5
 _WRITE_SECONDS = 0.01  # more than writing it takes
 
@@ -115,7 +117,7 @@ def _is_of_a_store(path: Path) -> bool:
 def _from_key_file(path: Path, key: Key | Literal["API"]) -> str:
     try:
         return str(_contents(path)[key]["key"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"no {key!r} key in it"
         raise Unauthorized(
             f"the token file {path} cannot be read ({reason})",
@@ -127,6 +129,8 @@ def _from_key_file(path: Path, key: Key | Literal["API"]) -> str:
 
 def _contents(path: Path) -> Any:
     """What a key file says. TorchServe writes over it in place: a half of one is read again."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file")  # a pipe would be waited for, and read once
     for _ in range(_READS - 1):
         with suppress(ValueError):
             return json.loads(path.read_text())
@@ -137,10 +141,11 @@ def _contents(path: Path) -> Any:
 def _checked(token: str, origin: str) -> str:
     token = token.strip()
     # Anything else could not stand in a header, and the HTTP library's error would show it.
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    printable = token.isascii() and token.isprintable() and " " not in token
+    if not token or not printable or len(token) > _LONGEST:
         raise Unauthorized(
             f"{origin} is not a token",
-            hint="A token is one word of printable ASCII characters",
+            hint=f"A token is one word of printable ASCII characters, {_LONGEST} at most",
             field="token",
         )
     return token

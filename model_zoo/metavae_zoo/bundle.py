@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from metavae_zoo.card import RESTORE, ModelCard
 from metavae_zoo.errors import BadBundle
+from metavae_zoo.files import replacing_folder
 from metavae_zoo.places import AnyPath
 
 CARD = "card.json"
@@ -120,32 +119,6 @@ def check_replaceable(path: Path) -> None:
             f"{path} is to become a model's folder, and is something else: {holds}",
             hint="Choose another folder, or move this one away; nothing in it was changed",
         )
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` only when the block has succeeded.
-
-    Until then, and if anything fails, what was at `path` stays there, or beside it where the disk
-    refuses even that.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    old = scratch.with_name(scratch.name + "-old")
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        if path.exists():
-            os.replace(path, old)
-        try:
-            os.replace(scratch, path)
-        except BaseException:
-            if old.exists():
-                os.replace(old, path)  # where that fails too, it stays beside
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_bundle(

@@ -155,10 +155,8 @@ class ModelCard(_Frozen):
             fields = json.loads(text)
             version = fields["schema_version"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadBundle(
-                f"{source} is not a model card ({type(error).__name__}: {error})",
-                hint=RESTORE,
-            ) from error
+            reason = f"{error}" if isinstance(error, ValueError) else "no schema_version in it"
+            raise BadBundle(f"{source} is not a model card ({reason})", hint=RESTORE) from error
         if not isinstance(version, int) or version > SCHEMA:
             raise BadBundle(
                 f"{source} has schema version {version!r}, this metavae reads up to {SCHEMA}",

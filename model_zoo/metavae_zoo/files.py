@@ -1,17 +1,19 @@
-"""Files that are there whole or not at all, and folders of one process at a time."""
+"""Files and folders that are there whole or not at all, and folders of one process at a time."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from metavae_zoo.errors import MetavaeError
+_NEW, _OLD = ".new", ".old"  # ends of names: of a folder that is being made, and one it replaces
 
 
 @contextmanager
@@ -38,7 +40,53 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked_folder(folder: Path, busy: MetavaeError | None = None) -> Iterator[None]:
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` only when the block has succeeded.
+
+    Until then, and if anything fails, what was at `path` stays there, or beside it where the disk
+    refuses even that. What a process that was killed has left beside it is put back or removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_NEW, dir=path.parent))
+    old = scratch.with_suffix(_OLD)
+    try:
+        with locked_folder(scratch):  # by which others see that it is in use
+            yield scratch
+            scratch.chmod(0o755)
+            if path.exists():
+                os.replace(path, old)
+            try:
+                os.replace(scratch, path)
+            except BaseException:
+                if old.exists():
+                    os.replace(old, path)  # where that fails too, it stays beside
+                raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say which
+            error.filename = str(path)
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _tidy(path: Path) -> None:
+    """Finish what a `replacing_folder` of `path` left that was killed; raises OSError."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}({_NEW}|{_OLD})")
+    for left in [one for one in path.parent.iterdir() if ours.fullmatch(one.name)]:
+        new, old = left.with_suffix(_NEW), left.with_suffix(_OLD)
+        with suppress(BlockingIOError, FileNotFoundError), ExitStack() as held:
+            if new.exists():
+                held.enter_context(locked_folder(new, BlockingIOError()))
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            for one in (new, old):
+                shutil.rmtree(one, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(folder: Path, busy: Exception | None = None) -> Iterator[None]:
     """Hold a folder's lock, which ends with the process.
 
     Where another process holds it, raises `busy`, or waits if there is none.

@@ -29,11 +29,11 @@ from metavae_zoo.bundle import (
     copy_bundle,
     open_bundle,
     read_card,
-    replacing_folder,
     sha256_of,
 )
 from metavae_zoo.card import ModelCard, ModelName
 from metavae_zoo.errors import BadBundle, MetavaeError, UnknownName
+from metavae_zoo.files import replacing_folder
 from metavae_zoo.places import user_bundles
 
 _PATIENCE = 30.0  # seconds for an answer, and of a download's time that may bring nothing

@@ -22,20 +22,22 @@ from metavae_serving.configuration import (
     properties,
     read_settings,
 )
-from metavae_serving.contents import ARCHIVE, SUMS, sums
+from metavae_serving.contents import ARCHIVE, MODEL_CONFIGURATION, SUMS, sums
 from metavae_serving.errors import BadStore, NotMeasured
 from metavae_serving.installed import check_installed
 from metavae_serving.metrics import metrics_configuration
 from metavae_serving.process import refuse_if_running, starting
 from metavae_serving.settings import ModelSettings, Settings
-from metavae_zoo.bundle import Bundle, open_bundle, replacing_folder
+from metavae_zoo.bundle import Bundle, open_bundle
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle, DeviceUnavailable
+from metavae_zoo.files import replacing_folder
 from metavae_zoo.graph import Device
 from metavae_zoo.index import find_bundle
 from metavae_zoo.places import log_folder, run_folder
 
 _ARCHIVE_VERSION = "1.0"
+_CONFIGURING = ".configuring"  # where a store's configuration is written before it takes its place
 
 # All that an archive holds of our code, so that a store follows the metavae that is installed.
 _ENTRY_POINT = "from metavae_serving.handler import handle\n\n__all__ = ['handle']\n"
@@ -113,16 +115,18 @@ def _keep_logs(store: Path, scratch: Path) -> None:
 
 
 def configure(store: Path, settings: Settings) -> None:
-    """Let `store` be served by these settings, and by this version's configuration.
+    """Let `store`, which the caller is `starting`, be served by these settings.
 
-    Raises BadStore if it cannot be written.
+    And by this version's configuration. Raises BadStore if it cannot be written.
     """
+    scratch = store / _CONFIGURING
     try:
-        with tempfile.TemporaryDirectory(dir=store, prefix=".") as scratch:
-            for name, text in _texts(store, settings).items():
-                written = Path(scratch, name)
-                written.write_text(text)
-                os.replace(written, store / name)
+        shutil.rmtree(scratch, ignore_errors=True)  # of a command that was killed
+        scratch.mkdir()
+        for name, text in _texts(store, settings).items():
+            (scratch / name).write_text(text)
+            os.replace(scratch / name, store / name)
+        scratch.rmdir()
     except OSError as error:
         raise BadStore(
             f"{store / CONFIGURATION} cannot be written ({error.strerror or error})",
@@ -173,7 +177,7 @@ def _check_replaceable(store: Path) -> None:
             " it holds",
             hint="Choose another folder with --store",
         )
-    ours = {CONFIGURATION, METRICS, LOGGING, SUMS, run_folder(store).name}
+    ours = {CONFIGURATION, METRICS, LOGGING, SUMS, _CONFIGURING, run_folder(store).name}
     ours |= {f"{name}{ARCHIVE}" for name in packed or ()}
     others = [path.name for path in found if path.name not in ours]
     if others:
@@ -230,12 +234,12 @@ def _archive(bundle: Bundle, folder: Path, settings: ModelSettings) -> None:
         for file in bundle.files:
             shutil.copyfile(file, files / file.name)
         Path(scratch, "metavae_entry.py").write_text(_ENTRY_POINT)
-        Path(scratch, "model-config.yaml").write_text(model_configuration(settings))
+        Path(scratch, MODEL_CONFIGURATION).write_text(model_configuration(settings))
         options = {
             "model-name": bundle.card.name,
             "version": _ARCHIVE_VERSION,
             "handler": "metavae_entry.py",
-            "config-file": "model-config.yaml",
+            "config-file": MODEL_CONFIGURATION,
             "extra-files": "bundle",
             "export-path": str(folder),
             "archive-format": "zip-store",  # weights do not shrink, and unpack faster so

@@ -163,7 +163,8 @@ def stop_command(store: Path, drain_seconds: float) -> None:
 
     Requests that it has taken in are answered first, later ones get a 503 with Retry-After.
     """
-    drained = stop.stop(store, drain_seconds=drain_seconds)
+    with _terminable():
+        drained = stop.stop(store, drain_seconds=drain_seconds)
     click.echo("stopped" if drained else "stopped; some requests may not have been answered")
 
 
@@ -197,21 +198,27 @@ def _reconfigure(store: Path, options: dict[str, Any]) -> None:
     """Let `start` without a name take other addresses than the store was packed with."""
     packed = read_settings(store)
     if (asked := changed_settings(packed, options)) != packed:
-        configure(store, asked)
+        with process.starting(store):
+            configure(store, asked)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C does, so that it cleans up."""
+    """Let SIGTERM and SIGHUP end the block like Ctrl-C does, so that it cleans up."""
 
     def exit_now(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    earlier = signal.signal(signal.SIGTERM, exit_now)
+    numbers = {*process.ENDING} - {signal.SIGINT}
+    earlier = {one: signal.getsignal(one) for one in numbers}
+    heeded = [one for one in numbers if earlier[one] is not signal.SIG_IGN]  # as nohup has it
+    for one in heeded:
+        signal.signal(one, exit_now)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for one in heeded:
+            signal.signal(one, earlier[one])
 
 
 def _wait_for_end(store: Path) -> None:

@@ -100,7 +100,9 @@ def read_settings(store: Path) -> Settings:
         raise BadStore(f"{store} is no model store: it has no {CONFIGURATION}", hint=hint)
     try:
         return _settings.validate_json(_packed(store))
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError) as error:
+        if packed_models(store) is None:  # which packing would refuse to replace
+            hint = f"Move it away. {hint}"
         raise BadStore(
             f"{store} is no model store of metavae-serve ({CONFIGURATION}: {_reason(error)})",
             hint=hint,
@@ -111,15 +113,15 @@ def packed_models(store: Path) -> list[str] | None:
     """Names of the models that a metavae-serve of any version packed; None in no store of ours."""
     try:
         return list(json.loads(_packed(store))["models"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
 def _packed(store: Path) -> str:
-    """What packing wrote of the settings, as JSON; raises OSError, ValueError or LookupError."""
-    first = (store / CONFIGURATION).read_text().splitlines()[0]
+    """What packing wrote of the settings, as JSON; raises OSError or ValueError."""
+    first, _, _ = (store / CONFIGURATION).read_text().partition("\n")
     if not first.startswith(_WRITTEN_BY):
-        raise ValueError("another program or version wrote it")
+        raise ValueError("it is empty, or another program or version wrote it")
     return first.removeprefix(_WRITTEN_BY)
 
 

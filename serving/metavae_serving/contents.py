@@ -2,20 +2,25 @@
 
 TorchServe unpacks every archive and serves every folder that it finds in a store, and an archive
 holds code. So packing writes the sha256 of each beside them, as `sha256sum` does, and a start
-compares: what was changed since, or put in its place, is not even opened as an archive.
+compares: what was changed since, or put in its place, is not even opened as an archive. Inside,
+an archive says how its model is served, and the store's configuration must say the same.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from metavae_serving.errors import BadStore
+from metavae_serving.settings import ModelSettings
 from metavae_zoo.bundle import sha256_of
 
 ARCHIVE = ".mar"
 SUMS = "SHA256SUMS"
+MODEL_CONFIGURATION = "model-config.yaml"  # of an archive: TorchServe's name for it
 
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 _MAX_SUMS = 1_000_000  # bytes
@@ -28,7 +33,7 @@ def sums(folder: Path) -> str:
     return "".join(f"{sha256_of(archive)}  {archive.name}\n" for archive in archives)
 
 
-def check_contents(store: Path, models: Iterable[str]) -> None:
+def check_contents(store: Path, models: Mapping[str, ModelSettings]) -> None:
     """Raise BadStore unless `store` has the archives of these models, as packed, and no others."""
     expected = {f"{name}{ARCHIVE}" for name in models}
     try:
@@ -40,8 +45,10 @@ def check_contents(store: Path, models: Iterable[str]) -> None:
             if path.is_dir() and not path.name.startswith("."):  # hidden ones are passed over
                 raise ValueError(f"{path.name} is a folder, and would be served as a model")
         packed = _read_sums(store / SUMS)
-        for name in sorted(expected):
-            _check_archive(store / name, packed.get(name, ""))
+        for name, settings in sorted(models.items()):
+            archive = store / f"{name}{ARCHIVE}"
+            _check_archive(archive, packed.get(archive.name, ""))
+            _check_settings(archive, settings)
     except (OSError, ValueError) as error:
         reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
         raise BadStore(
@@ -69,6 +76,30 @@ def _check_archive(path: Path, sha256: str) -> None:
         raise ValueError(
             f"{path.name} has changed since it was packed: sha256 {found[:12]}…, {SUMS} says {said}"
         )
+
+
+def _check_settings(archive: Path, settings: ModelSettings) -> None:
+    """Raise OSError or ValueError unless the model was packed to be served like this."""
+    packed = archived_settings(archive)
+    for one in fields(packed):
+        there, here = getattr(packed, one.name), getattr(settings, one.name)
+        if there != here:
+            raise ValueError(f"{archive.name} was packed with {one.name} {there}, not {here}")
+
+
+def archived_settings(archive: Path) -> ModelSettings:
+    """How the model of an archive is served; raises OSError or ValueError for one that is none.
+
+    An archive of an earlier version has fewer settings.
+    """
+    import yaml
+
+    try:
+        with zipfile.ZipFile(archive) as files:
+            found = yaml.safe_load(files.read(MODEL_CONFIGURATION))
+        return ModelSettings(**found["metavae"])
+    except (zipfile.BadZipFile, yaml.YAMLError, LookupError, TypeError) as error:
+        raise ValueError(f"{archive.name} does not say how its model is served") from error
 
 
 def _check_file(path: Path, most: int) -> None:

@@ -2,7 +2,8 @@
 
 Whoever stops it writes into its run folder how many requests of each model wait in TorchServe's
 queue. A model's workers answer that many more; what comes after them is new, and gets a 503 with
-Retry-After. A worker holds a lock while it answers, so that one can see when all have done.
+Retry-After. A worker holds a lock while it answers, so that one can see when all have done; and so
+does whoever stops it, so that a server whose stop was killed is open again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +21,7 @@ RUN_FOLDER_VARIABLE = "METAVAE_RUN_FOLDER"  # set by `metavae-serve start` for i
 
 _TICKETS = "drain.json"
 _BUSY = "busy.lock"
+_STOPPING = "stopping.lock"
 # What a folder can be that was taken away, or that locks cannot be had in.
 _NO_FOLDER = (OSError, ValueError, LookupError, TypeError)
 
@@ -58,25 +59,35 @@ class Gate:
     def _admitted(self, requests: int) -> int:
         tickets = Path(self._tickets)
         with suppress(*_NO_FOLDER), _locked(tickets.with_suffix(".lock")):
-            found = json.loads(tickets.read_text())
-            if time.time() > found["until"]:  # whoever wrote it was killed
+            if not _held(tickets.with_name(_STOPPING)):  # whoever wrote them was killed
                 return requests
-            left = found["left"]
+            left = json.loads(tickets.read_text())
             admitted = min(requests, left[self._model])
             if admitted:
                 left[self._model] -= admitted
-                write_whole(tickets, json.dumps(found).encode())
+                write_whole(tickets, json.dumps(left).encode())
             return admitted
         return requests
 
 
-def close(folder: Path, waiting: Mapping[str, int], seconds: float) -> None:
+@contextmanager
+def stopping(folder: Path) -> Iterator[None]:
+    """Be one that stops the server over a run folder, until the block ends; raises OSError."""
+    with _locked(folder / _STOPPING, fcntl.LOCK_SH):  # others may do so, too
+        yield
+
+
+def is_stopped(folder: Path) -> bool:
+    """Whether somebody is stopping the server over a run folder, and it takes no new requests."""
+    return (folder / _TICKETS).exists() and _held(folder / _STOPPING)
+
+
+def close(folder: Path, waiting: Mapping[str, int]) -> None:
     """Let workers over a run folder answer so many more requests of each model, and no others.
 
-    For so many seconds, should nobody stop the server by then.
+    For as long as somebody is `stopping` it.
     """
-    found = {"until": time.time() + seconds, "left": dict(waiting)}
-    write_whole(folder / _TICKETS, json.dumps(found).encode())
+    write_whole(folder / _TICKETS, json.dumps(dict(waiting)).encode())
 
 
 def reopen(folder: Path) -> None:
@@ -86,26 +97,28 @@ def reopen(folder: Path) -> None:
 
 def left(folder: Path) -> dict[str, int]:
     """How many more requests of each model are to be answered, since `close`."""
-    return json.loads((folder / _TICKETS).read_text())["left"]
+    return json.loads((folder / _TICKETS).read_text())
 
 
 def idle(folder: Path) -> bool:
     """Whether no worker is answering anything right now."""
-    lock = os.open(folder / _BUSY, os.O_RDWR | os.O_CREAT, 0o600)
+    return not _held(folder / _BUSY)
+
+
+def _held(path: Path) -> bool:
+    """Whether a process holds a lock of this file, shared or not."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return False
     except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
+        return True
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, operation)
         yield
     finally:
         os.close(lock)

@@ -26,6 +26,7 @@ from metavae_serving.installed import check_installed
 from metavae_serving.java import java_home
 from metavae_serving.management import UNANSWERED, Management, Worker, list_workers, management
 from metavae_serving.process import (
+    ENDING,
     forget,
     make_private,
     running,
@@ -34,7 +35,7 @@ from metavae_serving.process import (
     temporary_folder,
 )
 from metavae_serving.settings import Settings
-from metavae_zoo.places import log_folder, run_folder, token_file
+from metavae_zoo.places import log_folder, run_folder
 
 START_SECONDS = 180.0
 _POLL_SECONDS = 0.1
@@ -87,6 +88,11 @@ def ready(store: Path) -> list[Worker]:
     Then clients get in, too: an inference token that has expired is renewed.
     """
     with _running_server(store) as api:
+        if drain.is_stopped(run_folder(store)):
+            raise ServerFailed(
+                f"the server over {store} is being stopped, and takes no new requests",
+                hint=f"When it has ended, start it: `metavae-serve start --store {store}`",
+            )
         found = api.workers()
         expected = read_settings(store).workers
         up = sum(worker.ready for worker in found)
@@ -141,7 +147,7 @@ def check_ports(settings: Settings) -> None:
 
 @contextmanager
 def _later_interrupts() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block, which starts a process and notes it.
+    """Let ENDING signals wait for the end of the block, which starts a process and notes it.
 
     They come to the main thread alone, and only it can hold them back.
     """
@@ -149,7 +155,7 @@ def _later_interrupts() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [one for one in ENDING if signal.getsignal(one) is not signal.SIG_IGN]
     earlier = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
     try:
         yield
@@ -205,7 +211,7 @@ def _launch(store: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]
     try:
         for private in (folder, temporary_folder(store), log_folder(store)):
             make_private(private)
-        token_file(store).unlink(missing_ok=True)
+        forget(store)
         # What a server that was killed had unpacked.
         shutil.rmtree(temporary_folder(store) / "models", ignore_errors=True)
         drain.reopen(folder)
@@ -290,10 +296,11 @@ def _logs(store: Path) -> str:
 
 
 def _reason(store: Path) -> str:
-    """The lines of the logs that say most: what a worker failed on first, else the last trouble."""
+    """The line of the logs that says most: what a worker failed on, else the first trouble."""
     output = _read(run_folder(store) / _OUTPUT).splitlines()
     trouble = [line for line in output if _TROUBLE.search(line)]
-    return _exception(store) or "\n".join((trouble or output)[-5:]) or "nothing was logged"
+    last = [line for line in output if line and "[INFO" not in line][-1:]
+    return _exception(store) or "".join(trouble[:1] or last) or "nothing that was logged says why"
 
 
 def _exception(store: Path) -> str:

@@ -15,8 +15,15 @@ from metavae_serving.archive import models_in
 from metavae_serving.configuration import read_settings
 from metavae_zoo.places import token_file
 
-# What asking a server that is not up, or has just gone, can end in.
-UNANSWERED = (httpx.HTTPError, OSError, ValueError, LookupError)
+# What asking a server that is not up, or has just gone, or reading its tokens can end in.
+UNANSWERED = (
+    httpx.HTTPError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RecursionError,
+)
 
 _SECONDS = 10.0
 

@@ -13,6 +13,7 @@ from metavae_serving.per_model import Given, PerModel, check_names, value_for
 from metavae_serving.settings import (
     CORES_PER_WORKER,
     LOOPBACK,
+    MOST,
     MOST_BATCH_IMAGES,
     MOST_WORKERS,
     ModelSettings,
@@ -38,7 +39,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--port",
-            type=click.IntRange(1, 65_531),
+            type=click.IntRange(1, MOST["port"]),
             envvar="METAVAE_PORT",
             show_envvar=True,
             help="Port of inference; management, metrics and gRPC take the four after it."
@@ -46,18 +47,18 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--token-minutes",
-            type=click.IntRange(1, 10_000_000),
+            type=click.IntRange(1, MOST["token_minutes"]),
             help=f"How long a token is good for.  [default: {_SERVER.token_minutes}]",
         ),
         _per_model(
             "--workers",
-            click.IntRange(1, 256),
+            click.IntRange(1, MOST["workers"]),
             "Processes of a model, which share the cores.  [default: one for every"
             f" {CORES_PER_WORKER} cores, {MOST_WORKERS} at most, and one on a GPU]",
         ),
         _per_model(
             "--threads",
-            click.IntRange(1, 256),
+            click.IntRange(1, MOST["threads"]),
             "CPU threads of one worker.  [default: the cores, shared evenly among the workers]",
         ),
         _per_model(
@@ -75,19 +76,19 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         _per_model(
             "--batch-size",
-            click.IntRange(1, 1024),
+            click.IntRange(1, MOST["batch_size"]),
             "Requests that a worker takes at a time, to run them as one."
             f"  [default: {_MODEL.batch_size}]",
         ),
         _per_model(
             "--max-batch-delay",
-            click.IntRange(1, 10_000),
+            click.IntRange(1, MOST["max_batch_delay"]),
             "Milliseconds that a batch which is not full waits for more; with a batch size of 1"
             f" there is nothing to wait for.  [default: {_MODEL.max_batch_delay}]",
         ),
         _per_model(
             "--max-images",
-            click.IntRange(1, 1_000_000),
+            click.IntRange(1, MOST["max_images"]),
             "Images that one request may hold; our client splits what is larger."
             f"  [default: {_MODEL.max_images}]",
         ),

@@ -1,7 +1,8 @@
 """The server's processes: TorchServe's Java and the Python workers that it starts.
 
 A server is one process group, which holds nothing else, so that stopping it leaves nothing
-behind. TorchServe notes the Java process in a pid file in its temporary folder.
+behind. It is known by its command line, which names the store: TorchServe's own pid file lies in
+a temporary folder, which may be cleaned, or be another one for who asks.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metavae_serving.drain import RUN_FOLDER_VARIABLE
 from metavae_serving.errors import ServerFailed
 from metavae_zoo.files import locked_folder
 from metavae_zoo.places import run_folder, token_file
 
 if TYPE_CHECKING:
     import psutil
+
+# What ends a command in good order: Ctrl-C, an order to end, and a terminal that is gone.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _JAVA_CLASS = "org.pytorch.serve.ModelServer"
 _STOP_SECONDS = 20.0
@@ -33,7 +38,7 @@ _MAX_SOCKET_FOLDER = 80  # a unix socket's path has some 104 bytes, its name tak
 
 
 def temporary_folder(store: Path) -> Path:
-    """Where the server over `store` keeps its pid file and its workers' sockets.
+    """Where the server over `store` keeps its workers' sockets, and TorchServe its pid file.
 
     In the store's run folder; in the system's temporary folder, under a name made from the
     store's, where that path would be too long for a socket.
@@ -43,10 +48,6 @@ def temporary_folder(store: Path) -> Path:
         return inside
     name = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"metavae-{os.getuid()}-{name}"
-
-
-def _pid_file(store: Path) -> Path:
-    return temporary_folder(store) / ".model_server.pid"
 
 
 def make_private(folder: Path) -> None:
@@ -62,25 +63,16 @@ def make_private(folder: Path) -> None:
 
 
 def running(store: Path) -> psutil.Process | None:
-    """The Java process of the server over `store`; None if none runs, pid file or not.
-
-    Raises ServerFailed where that cannot be told.
-    """
+    """The Java process of the server over `store`; None if none runs."""
     import psutil
 
-    try:
-        process = psutil.Process(int(_pid_file(store).read_text()))
-        command = process.cmdline()
-    except PermissionError as error:
-        raise ServerFailed(
-            f"whether a server runs over {store} cannot be told: {_pid_file(store)} cannot be read"
-            f" ({error.strerror})",
-            hint="Run this as the user that started the server, or choose another --store",
-        ) from error
-    except (OSError, ValueError, psutil.Error):
-        return None
-    # The system may have given the number of a server long gone to another program.
-    return process if _JAVA_CLASS in command and str(store.resolve()) in command else None
+    place = str(store.resolve())
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or ()  # none of a process that has just ended
+        ended = process.info["status"] == psutil.STATUS_ZOMBIE
+        if _JAVA_CLASS in command and place in command and not ended:
+            return process
+    return None
 
 
 @contextmanager
@@ -111,7 +103,7 @@ def refuse_if_running(store: Path) -> None:
 def end(store: Path) -> None:
     """End the server over `store`, whatever it is doing, and wait until its processes are gone.
 
-    Raises ServerFailed if none runs.
+    Raises ServerFailed if none runs, or if it is not ours to end.
     """
     process = running(store)
     if process is None:
@@ -119,14 +111,35 @@ def end(store: Path) -> None:
             f"no server runs over {store}",
             hint="`metavae-serve start NAME` starts one; --store says which store",
         )
-    with suppress(ProcessLookupError):  # it has just ended by itself
+    import psutil
+
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it has just ended by itself
+        _check_ours(process, store)
         stop_group(os.getpgid(process.pid), process)
     forget(store)
 
 
+def _check_ours(server: psutil.Process, store: Path) -> None:
+    """Raise ServerFailed for a server that shares its process group with who knows what."""
+    import psutil
+
+    try:
+        ours = server.environ().get(RUN_FOLDER_VARIABLE) == str(run_folder(store.resolve()))
+    except psutil.AccessDenied as error:
+        raise ServerFailed(
+            f"the server over {store} (pid {server.pid}) is another user's",
+            hint="Run this as the user that started it, or choose another --store",
+        ) from error
+    if not ours:
+        raise ServerFailed(
+            f"the server over {store} (pid {server.pid}) was not started by metavae-serve",
+            hint="`torchserve --stop` ends what `torchserve --start` has started",
+        )
+
+
 def forget(store: Path) -> None:
-    """Remove what says that a server runs: its pid, and its tokens, which clients would try."""
-    _pid_file(store).unlink(missing_ok=True)
+    """Remove what a server has left: its pid, and its tokens, which clients would try."""
+    (temporary_folder(store) / ".model_server.pid").unlink(missing_ok=True)
     token_file(store).unlink(missing_ok=True)
 
 
@@ -134,9 +147,9 @@ def was_stopped(store: Path) -> bool:
     """Whether a server that runs no longer was told to end, and did not die."""
     # Whoever stops it waits for the last of its processes, and forgets it then.
     deadline = time.monotonic() + _FORGET_SECONDS
-    while _pid_file(store).exists() and time.monotonic() < deadline:
+    while token_file(store).exists() and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    return not _pid_file(store).exists()
+    return not token_file(store).exists()
 
 
 def stop_group(group: int, java: psutil.Process | None) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field
+from pydantic.fields import FieldInfo
 
 from metavae_serving.errors import BadHost
 from metavae_serving.wire import MAX_IMAGES
@@ -21,7 +22,21 @@ MOST_WORKERS = 4  # unless somebody asks for more: each takes some 400 MB
 
 ServedPrecision = Literal["fp32", "int8", "tf32"]
 
+MOST = {  # of each setting that is a number; all are 1 or more
+    "port": 65_531,  # and the four after it
+    "token_minutes": 10_000_000,
+    "workers": 256,
+    "threads": 256,
+    "batch_size": 1024,
+    "max_batch_delay": 10_000,
+    "max_images": 1_000_000,
+}
+
 _TOKEN_MINUTES = 30 * 24 * 60
+
+
+def _number(setting: str) -> FieldInfo:
+    return Field(ge=1, le=MOST[setting])
 
 
 @dataclass(frozen=True)
@@ -35,11 +50,11 @@ class ModelSettings:
     and `tf32` on CUDA alone.
     """
 
-    workers: PositiveInt = 1
-    threads: PositiveInt | None = None
-    batch_size: PositiveInt = 1
-    max_batch_delay: PositiveInt = 1
-    max_images: PositiveInt = MAX_IMAGES
+    workers: Annotated[int, _number("workers")] = 1
+    threads: Annotated[int, _number("threads")] | None = None
+    batch_size: Annotated[int, _number("batch_size")] = 1
+    max_batch_delay: Annotated[int, _number("max_batch_delay")] = 1
+    max_images: Annotated[int, _number("max_images")] = MAX_IMAGES
     device: Device = "cpu"
     precision: ServedPrecision = "fp32"
 
@@ -62,8 +77,8 @@ class Settings:
     """
 
     host: str = LOOPBACK
-    port: int = 8080
-    token_minutes: int = _TOKEN_MINUTES
+    port: Annotated[int, _number("port")] = 8080
+    token_minutes: Annotated[int, _number("token_minutes")] = _TOKEN_MINUTES
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

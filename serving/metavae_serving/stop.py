@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from metavae_serving import drain, process
@@ -15,7 +16,6 @@ from metavae_zoo.places import run_folder
 DRAIN_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _SEND_SECONDS = 0.5  # for a request to get from the queue to a worker, and a reply to its client
-_STOP_SECONDS = 60.0  # more than ending the processes takes
 
 
 def stop(store: Path, *, drain_seconds: float = DRAIN_SECONDS) -> bool:
@@ -27,16 +27,18 @@ def stop(store: Path, *, drain_seconds: float = DRAIN_SECONDS) -> bool:
     """
     ran = process.running(store) is not None
     drained = drain_seconds > 0 or not ran
-    try:
-        if drain_seconds > 0 and ran:
-            drained = _drain(store, drain_seconds)
-    except (BadStore, *UNANSWERED):
-        drained = False
-    finally:
-        if ran and process.running(store) is None:
-            process.forget(store)  # another one has stopped it meanwhile
-        else:
-            process.end(store)
+    with ExitStack() as until_it_has_ended:
+        try:
+            if drain_seconds > 0 and ran:
+                until_it_has_ended.enter_context(drain.stopping(run_folder(store)))
+                drained = _drain(store, drain_seconds)
+        except (BadStore, *UNANSWERED):
+            drained = False
+        finally:
+            if ran and process.running(store) is None:
+                process.forget(store)  # another one has stopped it meanwhile
+            else:
+                process.end(store)
     return drained
 
 
@@ -48,7 +50,7 @@ def _drain(store: Path, seconds: float) -> bool:
     delays = [one.max_batch_delay for one in settings.models.values() if one.batch_size > 1]
     window = _SEND_SECONDS + max(delays, default=0) / 1000
     with management(store) as api:
-        drain.close(folder, _taken_in(api, settings), seconds + _STOP_SECONDS)
+        drain.close(folder, _taken_in(api, settings))
         quiet_since = time.monotonic()
         while time.monotonic() - quiet_since < window:
             if time.monotonic() >= deadline:

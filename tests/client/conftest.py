@@ -14,6 +14,7 @@ import pytest
 
 from metavae_client.floors import pixels
 from metavae_client.probe import run_probe
+from metavae_client.remote import RemoteEmbedder
 from metavae_client.result import ProbeResult
 from metavae_client.settings import ProbeSettings
 from metavae_serving.wire import HEADER_LENGTH, EmbedRequest, decode_request, encode_reply
@@ -44,6 +45,7 @@ class FakeServer:
         self.accepted_token: str | None = None
         self.requests: list[EmbedRequest] = []
         self.ids: list[str] = []
+        self.encodings: list[str | None] = []
         self.lock = threading.Lock()
         fake = self
 
@@ -57,6 +59,7 @@ class FakeServer:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 request = decode_request(body, int(self.headers[HEADER_LENGTH]))
                 fake.ids.append(self.headers["X-Request-Id"])
+                fake.encodings.append(self.headers["Accept-Encoding"])
                 trouble = fake.judge(request, self.headers.get("Authorization"))
                 if trouble is None:
                     body, headers = fake.answer(request)
@@ -176,6 +179,14 @@ def fake(local: OnnxEmbedder) -> Iterator[FakeServer]:
     yield server
     server.http.shutdown()
     server.http.server_close()
+
+
+@pytest.fixture
+def faked(fake, local) -> Iterator[RemoteEmbedder]:
+    with RemoteEmbedder(
+        fake.url, local.card.name, max_images_per_request=10, give_up_after=20
+    ) as embedder:
+        yield embedder
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,32 @@ def test_settings_are_read_as_they_were_packed_and_can_be_changed(bundle, tmp_pa
     assert models_in(store) == [bundle.card.name]
 
 
+def test_what_a_killed_command_left_of_a_configuration_is_in_nobodys_way(bundle, tmp_path):
+    store = tmp_path / "store"
+    left = store / ".configuring"
+    for again in (
+        lambda: pack([bundle], store, Settings()),
+        lambda: configure(store, read_settings(store)),
+    ):
+        pack([bundle], store, Settings())
+        left.mkdir()
+        (left / CONFIGURATION).touch()
+        again()
+        assert not left.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "inference_address=http://127.0.0.1:8080"])
+def test_a_damaged_configuration_is_told_with_what_packing_would_take(bundle, tmp_path, content):
+    store = tmp_path / "store"
+    pack([bundle], store, Settings())
+    first, _, rest = (store / CONFIGURATION).read_text().partition("{")
+    (store / CONFIGURATION).write_text(f"{first}{content}\n{rest}" if "[[" in content else content)
+    with pytest.raises(BadStore, match=r"Move it away\. Make one: `metavae-serve pack"):
+        read_settings(store)
+    with pytest.raises(BadStore, match="no model store of metavae-serve"):
+        pack([bundle], store, Settings())
+
+
 def test_packing_again_replaces_the_store_and_leaves_nothing_beside_it(bundle, tmp_path):
     store = tmp_path / "store"
     pack([changed_copy(bundle, tmp_path / "other", name="other")], store, Settings())

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from metavae_serving import contents
 from metavae_serving.cli import main
-from metavae_serving.configuration import read_settings
+from metavae_serving.configuration import CONFIGURATION, read_settings
 from metavae_serving.contents import SUMS, check_contents
 from metavae_serving.errors import BadStore
 from metavae_zoo.places import run_folder
@@ -104,6 +104,18 @@ def test_a_store_without_sums_is_to_be_packed_again(store):
     (store / SUMS).unlink()
     with pytest.raises(BadStore, match=r"No such file.*SHA256SUMS.*metavae-serve pack"):
         check(store)
+
+
+def test_settings_that_were_edited_by_hand_are_compared_with_what_was_packed(store, archive):
+    configuration = store / CONFIGURATION
+    packed = configuration.read_text()
+    for edited, says in (
+        ('"workers":3', f"{archive.name} was packed with workers 1, not 3"),
+        ('"workers":1000', "less than or equal to 256"),
+    ):
+        configuration.write_text(packed.replace('"workers":1', edited, 1))
+        with pytest.raises(BadStore, match=says):
+            check(store)
 
 
 def replaced_by_a_link(path: Path, outside: Path) -> None:

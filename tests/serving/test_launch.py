@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from dataclasses import replace
@@ -20,7 +22,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from metavae_serving import launch, process
+from metavae_serving import launch, process, stop
 from metavae_serving.archive import pack
 from metavae_serving.cli import main
 from metavae_serving.configuration import CONFIGURATION
@@ -131,6 +133,41 @@ def test_a_killed_server_and_its_stale_pid_file_are_no_obstacle(store):
     process.end(store)
 
 
+def test_a_server_is_known_wherever_temporary_files_lie_and_without_them(
+    tmp_path, bundle, settings, monkeypatch
+):
+    """In a folder whose name is too long for sockets these lie in the system's temporary folder."""
+    store = tmp_path / ("deep" * 25)
+    pack([bundle], store, settings)
+    here = process.temporary_folder(store)
+    launch.start(store)
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        assert process.temporary_folder(store) != here
+        for _ in ("there", "gone"):
+            code, output = serve("pack", str(bundle.path), "--store", str(store))
+            assert code == 1
+            assert "a server runs over" in output
+            assert serve("ready", "--store", str(store))[0] == 0
+            shutil.rmtree(here, ignore_errors=True)
+    finally:
+        code, output = serve("stop", "--store", str(store))
+    assert (code, output) == (0, "stopped\n")
+    assert commands_over(store) == []
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"management":5}', "[" * 200_000])
+def test_a_server_whose_key_file_is_damaged_is_told_so_and_can_be_stopped(store, content):
+    launch.start(store)
+    try:
+        token_file(store).write_text(content)
+        with pytest.raises(ServerFailed, match="does not answer"):
+            launch.ready(store)
+    finally:
+        assert not stop.stop(store)
+    assert commands_over(store) == []
+
+
 @pytest.mark.parametrize(("device", "works"), [("cpu", True), ("cuda", False)])
 def test_names_of_gpus_are_one_clear_error_where_torchserve_would_read_them(
     store, settings, bundle, monkeypatch, device, works
@@ -179,7 +216,7 @@ def test_a_store_whose_model_was_changed_does_not_start_and_says_why(store, bund
     assert commands_over(store) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("moment", ["java", "worker"])
 def test_an_interrupted_start_leaves_no_process(store, number, moment):
     command = [sys.executable, "-m", "metavae_serving.cli", "start", "--store", str(store)]
@@ -242,17 +279,17 @@ def test_a_signal_while_the_server_is_launched_waits_until_its_process_is_known(
     assert launchers[0].poll() is not None
 
 
-@pytest.mark.parametrize("end", ["a signal", "stop"])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, "stop"])
 def test_foreground_runs_until_it_is_told_to_stop_and_ends_cleanly(store, end):
     command = [sys.executable, "-m", "metavae_serving.cli", "start", "--foreground"]
     running = subprocess.Popen(
         [*command, "--store", str(store)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     eventually(lambda: serve("ready", "--store", str(store))[0] == 0)
-    if end == "stop":
+    if isinstance(end, str):
         assert serve("stop", "--store", str(store))[0] == 0
     else:
-        running.send_signal(signal.SIGTERM)
+        running.send_signal(end)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 0
     assert b"stopped" in output
@@ -305,6 +342,12 @@ def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_p
             return answer if answer.status_code == 200 else None
 
         assert eventually(card).json()["name"] == bundle.card.name
+        with pytest.raises(ServerFailed, match="a server runs over"):
+            launch.start(store)
+        code, output = serve("stop", "--store", str(store))
+        assert code == 1
+        assert "not started by metavae-serve" in output
+        assert "torchserve --stop" in output
     finally:
         subprocess.run([*torchserve, "--stop", "--foreground"], cwd=folder, env=environment)
     eventually(lambda: commands_over(store) == [])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 
 import httpx
@@ -15,7 +18,7 @@ from metavae_serving.drain import Gate
 from metavae_serving.errors import ServerFailed
 from metavae_serving.refusals import Draining
 from metavae_serving.wire import encode_request
-from metavae_zoo.places import token_file
+from metavae_zoo.places import run_folder, token_file
 
 CLIENTS = 6
 
@@ -76,11 +79,12 @@ def test_a_gate_lets_through_as_many_as_were_waiting(tmp_path):
     gate, other = Gate(tmp_path, "model"), Gate(tmp_path, "model")
     with gate.admitting(3) as admitted:
         assert admitted == 3, "open until it is closed"
-    drain.close(tmp_path, {"model": 5, "another": 9}, 60)
     found = []
-    for one, requests in ((gate, 2), (other, 2), (gate, 2), (other, 2)):
-        with one.admitting(requests) as admitted:
-            found.append(admitted)
+    with drain.stopping(tmp_path):
+        drain.close(tmp_path, {"model": 5, "another": 9})
+        for one, requests in ((gate, 2), (other, 2), (gate, 2), (other, 2)):
+            with one.admitting(requests) as admitted:
+                found.append(admitted)
     assert found == [2, 2, 1, 0]
     assert drain.left(tmp_path) == {"model": 0, "another": 9}
     drain.reopen(tmp_path)
@@ -88,12 +92,13 @@ def test_a_gate_lets_through_as_many_as_were_waiting(tmp_path):
         assert admitted == 7
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"until": 9e99, "left": {"model": "1"}}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": "1"}'])
 def test_a_gate_whose_folder_is_gone_or_damaged_is_open(tmp_path, content):
     (tmp_path / "drain.json").write_text(content)
-    for folder in (tmp_path, tmp_path / "gone", None):
-        with Gate(folder, "model").admitting(2) as admitted:
-            assert admitted == 2
+    with drain.stopping(tmp_path):
+        for folder in (tmp_path, tmp_path / "gone", None):
+            with Gate(folder, "model").admitting(2) as admitted:
+                assert admitted == 2
 
 
 def test_the_server_is_idle_once_no_worker_answers(tmp_path):
@@ -101,16 +106,47 @@ def test_the_server_is_idle_once_no_worker_answers(tmp_path):
     with gate.admitting(1):
         assert not drain.idle(tmp_path)
     assert drain.idle(tmp_path)
-    drain.close(tmp_path, {"model": 0}, 60)
-    with gate.admitting(1) as admitted:
-        assert admitted == 0
-        assert drain.idle(tmp_path), "a request that is sent away is nothing to wait for"
+    with drain.stopping(tmp_path):
+        drain.close(tmp_path, {"model": 0})
+        with gate.admitting(1) as admitted:
+            assert admitted == 0
+            assert drain.idle(tmp_path), "a request that is sent away is nothing to wait for"
 
 
-def test_a_gate_is_open_again_where_whoever_closed_it_was_killed(tmp_path):
-    drain.close(tmp_path, {"model": 0}, -1)
-    with Gate(tmp_path, "model").admitting(3) as admitted:
+def test_a_gate_is_open_again_where_all_who_stop_the_server_were_killed(tmp_path):
+    gate = Gate(tmp_path, "model")
+    with drain.stopping(tmp_path):
+        drain.close(tmp_path, {"model": 0})
+        with drain.stopping(tmp_path):
+            assert drain.is_stopped(tmp_path)
+        with gate.admitting(3) as admitted:
+            assert admitted == 0, "one of two is left"
+    assert not drain.is_stopped(tmp_path)
+    with gate.admitting(3) as admitted:
         assert admitted == 3
+
+
+def test_a_stop_that_is_told_to_end_ends_the_server_and_one_that_is_killed_leaves_it(
+    store, bundle, until
+):
+    """Both while the server drains, for which something is kept waiting."""
+    launch.start(store)
+    command = [sys.executable, "-m", "metavae_serving.cli", "stop", "--store", str(store)]
+    held = Gate(run_folder(store), bundle.card.name)
+    with held.admitting(1):  # as a worker that has something to answer
+        for number in (signal.SIGKILL, signal.SIGHUP):
+            stopping = subprocess.Popen(command)
+            until(lambda: drain.is_stopped(run_folder(store)))
+            with pytest.raises(ServerFailed, match="is being stopped"):
+                launch.ready(store)
+            stopping.send_signal(number)
+            assert stopping.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
+            if number == signal.SIGKILL:
+                assert launch.ready(store), "as if nobody had stopped it"
+                with Gate(run_folder(store), bundle.card.name).admitting(2) as admitted:
+                    assert admitted == 2
+    assert process.running(store) is None
+    assert not token_file(store).exists()
 
 
 def test_a_program_error_while_answering_is_not_taken_for_a_folder_that_is_gone(tmp_path):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
+import pytest
 import torch
 
-from metavae_training.data import batches, load_corpus
+from metavae_training.building import build_model
+from metavae_training.data import Corpus, batches, load_corpus
+from metavae_training.epochs import validate
 from metavae_training.recipes import recipe
+from metavae_zoo.families import family
 
 
 def numbered_images(distributions: int, count: int) -> torch.Tensor:
@@ -51,5 +58,32 @@ def test_validation_images_are_no_training_images():
     corpus = load_corpus(recipe("metavae-digits-rotation-sparse"), None, torch.device("cpu"))
     assert corpus.train.shape == (5, 1100, 784)
     assert corpus.validation.shape == (5, 197, 784)
-    train = {bytes(image.numpy()) for image in corpus.train[2]}
-    assert not train & {bytes(image.numpy()) for image in corpus.validation[2]}
+    for train, validation in zip(corpus.train, corpus.validation, strict=True):
+        seen = {bytes(image.numpy()) for image in train}
+        assert not seen & {bytes(image.numpy()) for image in validation}
+
+
+def test_validation_images_are_of_the_same_base_images_in_every_distribution(monkeypatch):
+    """Or a digit would be trained on at one rotation, and validated on at another."""
+    numbers = np.arange(500)  # of a base image, as its first two pixels
+    images = np.zeros((500, 1, 28, 28), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers // 256, numbers % 256
+    source = type(family("digits-rotation"))
+    monkeypatch.setattr(source, "images_at", lambda _, values, part, root: [images] * len(values))
+    monkeypatch.setattr(source, "labels", lambda _, part, root: numbers)
+    corpus = load_corpus(recipe("metavae-digits-rotation-sparse"), None, torch.device("cpu"))
+    validation = corpus.validation[..., :2].int() @ torch.tensor([256, 1], dtype=torch.int32)
+    assert (validation == validation[0]).all()
+    assert len(validation[0].unique()) == 197
+
+
+@pytest.mark.parametrize("model", ["metavae", "vhe", "neural-statistician"])
+def test_the_epoch_is_chosen_without_a_look_at_training_images(model):
+    short = dataclasses.replace(recipe(f"{model}-digits-rotation-sparse"), validation_size=197)
+    corpus = load_corpus(short, None, torch.device("cpu"))
+    poisoned = Corpus(torch.randint_like(corpus.train, 256), corpus.validation)
+    untrained = build_model(short, distributions=corpus.distributions, pixels=784, seed=0)
+    terms = validate(untrained, corpus, short, 0)
+    assert validate(untrained, poisoned, short, 0) == terms
+    blank = Corpus(corpus.train, torch.zeros_like(corpus.validation))
+    assert validate(untrained, blank, short, 0) != terms

@@ -19,7 +19,8 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from metavae_training.building import build_model
+from metavae_training.building import build_model, build_optimizer
+from metavae_training.epochs import train_step
 from metavae_training.fit import LOG, fit
 from metavae_training.models import MODELS, Batch, Model
 from metavae_training.models.hierarchical import HierarchicalModel
@@ -162,6 +163,27 @@ def test_training_improves_the_selection_metric(name, nats, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*PAPER, "wavelet-metavae"])
+def test_every_parameter_is_trained(name):
+    """Networks that the bound does not reach, or only by what it does not learn from, would not."""
+    settings = RECIPES[f"{name}-digits-rotation-sparse"]
+    model = build_model(settings, distributions=2, pixels=784, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (2, 300, 784), generator=generator, dtype=torch.uint8)
+    model.initialise(images)
+    optimizer = build_optimizer(model, settings)
+    rows = images[:, :240].float().div(255).unflatten(1, (4, -1))
+    for _ in range(2):  # what starts at 0 lets nothing through at first
+        train_step(model, optimizer, Batch(rows, rows.flip(0)), generator, "fp32", 1.0)
+    unmoved = [
+        at
+        for at, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    ]
+    assert unmoved == []
+    assert any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", [*PAPER, "wavelet-metavae"])
 def test_the_bound_is_the_sum_of_its_logged_terms(name, tmp_path):
     fit(dataclasses.replace(RECIPES[f"{name}-digits-rotation-sparse"], epochs=1), out=tmp_path)
     line = json.loads((tmp_path / LOG).read_text().splitlines()[-1])
@@ -251,6 +273,23 @@ def test_the_statistician_explains_the_set_that_it_saw_and_no_other():
     ]
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=0)
     assert values[0].shape == (1, 2, 5)
+
+
+def test_pseudo_inputs_are_images():
+    """What training takes out of [0, 1] counts as the end that it has passed."""
+    model = MODELS["vhe-vampprior"](distributions=1, pixels=PIXELS, hidden=8, pseudo_sets=5)
+    assert isinstance(model, VampPriorVHE)
+    q_c = model.q_c(model.features(torch.rand(2, 4, PIXELS)).mean(-2))
+    outside = 4 * torch.rand(model.pseudo_inputs.shape) - 2
+
+    def kl(pseudo_inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            model.pseudo_inputs.copy_(pseudo_inputs)
+            return model.kl_c(q_c, q_c.mean)
+
+    assert ((outside < 0) | (outside > 1)).any()
+    torch.testing.assert_close(kl(outside), kl(outside.clamp(0, 1)))
+    assert not torch.allclose(kl(outside), kl(outside.clamp(0.2, 0.8)))
 
 
 def test_the_vampprior_starts_as_stated_and_is_a_mixture_of_posteriors():

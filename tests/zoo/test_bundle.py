@@ -20,7 +20,6 @@ from metavae_zoo.bundle import (
     SUMMARIZE,
     copy_bundle,
     open_bundle,
-    replacing_folder,
     sha256_of,
 )
 from metavae_zoo.card import SCHEMA
@@ -208,20 +207,3 @@ def test_cuda_is_asserted_not_hoped_for(bundle):
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(DeviceUnavailable, match="CUDAExecutionProvider was asked for"):
         OnnxEmbedder(bundle, device="cuda")
-
-
-def test_a_disk_that_fails_in_the_middle_of_a_replacement_loses_nothing(tmp_path, monkeypatch):
-    (tmp_path / "zoo").mkdir()
-    (tmp_path / "zoo" / "precious").touch()
-    replace, calls = os.replace, []
-
-    def failing(source, target):
-        calls.append(source)
-        if len(calls) > 1:
-            raise OSError(5, "Input/output error")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(OSError, match="Input/output"), replacing_folder(tmp_path / "zoo"):
-        pass
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["precious"]

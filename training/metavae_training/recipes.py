@@ -17,7 +17,9 @@ from metavae_zoo.errors import MetavaeError, UnknownName
 from metavae_zoo.families import FAMILIES, Family, family
 
 Precision = Literal["fp32", "bf16"]
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, strict=True)]  # strict: true is no number
+Epochs = Annotated[int, Field(ge=0, strict=True)]
+Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class BadRecipe(MetavaeError):
@@ -74,14 +76,14 @@ class Recipe:
     family: str
     split: str
     model_settings: dict[str, Any] = field(default_factory=dict)
-    train_values: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
-    epochs: Annotated[int, Field(ge=0)] = 12
+    train_values: Annotated[tuple[Value, ...], Field(min_length=1)] | None = None
+    epochs: Epochs = 12
     batch_size: Size = 100
     context_sets: Size = 4
     context_sizes: tuple[Size, Size] = (5, 50)
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
-    kl_warm_up_epochs: Annotated[int, Field(ge=0)] = 12
-    validation_size: Annotated[int, Field(ge=2)] = 5000
+    learning_rate: Annotated[Value, Field(gt=0)] = 1e-3
+    kl_warm_up_epochs: Epochs = 12
+    validation_size: Annotated[int, Field(ge=2, strict=True)] = 5000
     precision: Precision = "bf16"
     weights: Weights = "fp16"
 

@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from metavae_training.building import check_settings
 from metavae_training.checkpoint import Checkpoint
+from metavae_training.data import check_data
 from metavae_training.device import choose_device
 from metavae_training.jobs import Job, settings
 from metavae_zoo.commands import program_path
@@ -102,7 +104,8 @@ def sweep(
     """Bring every job to its end, `workers` at once; tell each outcome to `report` as it comes.
 
     A job that fails does not stop the others. Ctrl-C and SIGTERM end all of them and raise
-    Stopped; the same sweep then goes on where they were. Progress is on stderr.
+    Stopped; the same sweep then goes on where they were. Progress is on stderr. Raises BadRecipe
+    and DataUnavailable, before any job begins, where one of them cannot be.
     """
     workers = workers or default_workers(device)
     command = _Command(threads, device, data_root)
@@ -120,6 +123,9 @@ def sweep(
             waiting.append(job)
     if not waiting:
         return outcomes
+    for recipe in {job.recipe.name: job.recipe for job in waiting}.values():
+        check_settings(recipe)
+        check_data(recipe, data_root)
     running: list[_Worker] = []
     with _stop_noted() as stop_asked, _bar(jobs) as bar:
         try:

@@ -19,7 +19,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setenv("METAVAE_ZOO", str(nothing))
     monkeypatch.setattr(index, "shipped_bundles", lambda: nothing)
     monkeypatch.setattr(study_module, "data_hash", lambda family, root: "d")
-    monkeypatch.setattr(collect_module, "check_data", lambda recipe, root: None)
     monkeypatch.setattr(collect_module, "sweep", lambda jobs, **options: [])
     return Study(
         experiment="table2",

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metavae_training.building import check_settings
-from metavae_training.data import check_data
 from metavae_training.paper.cells import Cell
 from metavae_training.paper.results import BadResults, Item, Results
 from metavae_training.paper.study import Study
@@ -136,7 +134,7 @@ def _leave_out_unknown(study: Study, collected: Collected) -> None:
 def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:
     """Bring the cells' runs to their end; returns the folders of those that failed.
 
-    Raises BadRecipe, before any begins, where one of them cannot be.
+    Raises what `sweep` does where one of them cannot be.
     """
     jobs = {cell.job.folder: cell.job for cell in cells if cell.job}
     wanted = [
@@ -144,9 +142,6 @@ def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:
         for job in jobs.values()
         if (study.train or job.recipe.epochs == 0) and not is_trained(job, study.data_root)
     ]
-    for recipe in {job.recipe.name: job.recipe for job in wanted}.values():
-        check_settings(recipe)
-        check_data(recipe, study.data_root)
     outcomes = sweep(
         wanted,
         workers=study.workers,

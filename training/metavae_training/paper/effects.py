@@ -115,7 +115,9 @@ def paragraph(
     verdicts = [one for given, answers in matters.items() for one in _verdict(given, answers)]
     how = (
         f"Means over {', '.join(families)}; changes are paired by training run, ± is their 95%"
-        " interval over seeds, whose number is in brackets. Where no seed has all families, the"
+        " interval over seeds, whose number is in brackets. That a wrong context costs accuracy is"
+        " said where it is that sure of all wrong contexts of a question together (Bonferroni): one"
+        " interval alone may exclude 0 and not be enough. Where no seed has all families, the"
         " runs of each are one number. Kinds of contexts are compared on the runs that have all of"
         " them, and so are sizes."
     )

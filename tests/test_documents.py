@@ -107,6 +107,27 @@ def test_a_training_run_is_the_same_model_in_all_results():
     assert {run: bundles for run, bundles in runs.items() if len(bundles) > 1} == {}
 
 
+def test_the_cards_have_the_accuracies_that_the_results_have():
+    """Of every training seed, by the same protocol: a run is one and the same in both."""
+    accuracies: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for item in read_items(ROOT / "results" / "figure7.json"):
+        accuracies[item.model, item.family, item.split, item.seed].append(item.accuracy)
+    compared = 0
+    for name in read_index():
+        card = open_bundle(shipped_bundles() / name).card
+        if card.family.startswith("digits"):  # which are in no table
+            continue
+        assert card.results is not None
+        assert card.seed == card.results.shipped_seed
+        best = max(card.results.seeds, key=lambda one: one.validation_elbo)
+        assert best.seed == card.seed, f"{name} is to be the best by the validation ELBO"
+        for one in card.results.seeds:
+            found = accuracies[card.model, card.family, card.split, one.seed]
+            assert one.probe_accuracy == pytest.approx(sum(found) / len(found), abs=1e-6), name
+            compared += 1
+    assert compared > 60
+
+
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_pages_of_benchmarks_are_what_their_numbers_draw_up(name):
     numbers = ROOT / "benchmarks" / "results" / f"{name}.json"

@@ -104,7 +104,7 @@ def fit(
                 seconds = time.monotonic() - started
                 validation = validate(model, corpus, recipe, epoch)
                 checkpoint = checkpoint.after_epoch(epoch, validation, model, optimizer)
-                speed = {"images_per_second": round(per_epoch / seconds)} if epoch else {}
+                speed = {"queries_per_second": round(per_epoch / seconds)} if epoch else {}
                 log.write(epoch, trained, validation, speed)
                 state = f"epoch {epoch}/{recipe.epochs} ELBO {validation['elbo']:.2f}"
                 bar.set_postfix_str(state)

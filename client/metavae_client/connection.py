@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import socket
-import ssl
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Set
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-from weakref import WeakSet
 
 import httpx
 
 from metavae_client.address import is_local, management_url, parse_url
 from metavae_client.errors import GaveUp, ServerUnreachable, Unauthorized
 from metavae_client.headers import REQUEST_ID, retry_after
-from metavae_client.replies import checked, in_words, one_line, read_reply, refuses_token
+from metavae_client.http import SHORTEST_TRY, HttpClient
+from metavae_client.replies import checked, in_words, one_line, refuses_token
 from metavae_client.tokens import Key, Tokens
 
 logger = logging.getLogger(__name__)
@@ -30,9 +25,6 @@ logger = logging.getLogger(__name__)
 _TRANSIENT = {429, 500, 502, 503, 504, 507}  # TorchServe answers 507 when a worker has died
 _FIRST_DELAY = 0.1  # seconds
 _LONGEST_DELAY = 5.0
-_SHORTEST_TRY = 0.1
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_TLS_FILES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _MOST_TOKENS = 4  # per request: a file that changes all the time must not keep it busy
 
 
@@ -66,8 +58,7 @@ class Connection:
         self._patience = patience
         self._reached = False
         self._closed = threading.Event()
-        self._streams: WeakSet[Any] = WeakSet()
-        self._http = _client(parsed)
+        self._http = HttpClient(parsed)
 
     def send(
         self,
@@ -105,11 +96,11 @@ class Connection:
             left = self._patience.give_up_after - elapsed
             asked = retry_after(response.headers) if response is not None else 0.0
             # The last try comes in time: a delay of our own ends early, the server's is kept.
-            delay = max(asked, min(_delay(tries), left - _SHORTEST_TRY))
+            delay = max(asked, min(_delay(tries), left - SHORTEST_TRY))
             gave_up = GaveUp(
                 self.url, tries=tries, seconds=elapsed, last=trouble, request_id=identity
             )
-            if left <= 2 * _SHORTEST_TRY or delay >= left or self._closed.is_set():
+            if left <= 2 * SHORTEST_TRY or delay >= left or self._closed.is_set():
                 raise gave_up
             again = "%s: %s; trying again in %.1f s (request=%s)"
             logger.info(again, self.url, trouble, delay, identity)
@@ -124,16 +115,7 @@ class Connection:
     def close(self) -> None:
         """Close the connections; requests that wait for a reply or a retry give up."""
         self._closed.set()
-        for stream in list(self._streams):
-            _end(stream)
         self._http.close()
-
-    def _note(self, event: str, details: Mapping[str, Any]) -> None:
-        """Note each stream to the server that is opened; httpx calls it with all that happens."""
-        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self._streams.add(details["return_value"])
-            if self._closed.is_set():
-                _end(details["return_value"])
 
     def _deadline(self, started: float) -> float:
         """When a try that begins now has to end, of a request that was started then."""
@@ -174,7 +156,7 @@ class Connection:
     ) -> tuple[httpx.Response | None, str]:
         """The reply, if one came by the deadline, and what is wrong, in words."""
         try:
-            response = self._reply(method, path, body, headers, deadline)
+            response = self._http.reply(method, path, body, headers, deadline)
         except httpx.ConnectError as error:
             # Nothing has ever answered here: it is not a matter of patience.
             if not self._reached:
@@ -210,26 +192,6 @@ class Connection:
         self._reached = True
         return response, "" if response.is_success else in_words(response)
 
-    def _reply(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        deadline: float,
-    ) -> httpx.Response:
-        """The whole reply; raises what `read_reply` does."""
-        left = max(deadline - time.monotonic(), _SHORTEST_TRY)
-        with self._http.stream(
-            method,
-            path,
-            content=body,
-            headers=headers,
-            timeout=left,
-            extensions={"trace": self._note},
-        ) as response:
-            return read_reply(response, deadline)
-
     def _unauthorized(self, token: str | None) -> Unauthorized:
         problem = "wants a token and was given" if token is None else "refuses"
         if self._key == "management":
@@ -246,60 +208,6 @@ class Connection:
             " key_file.json as --token-file or METAVAE_TOKEN_FILE, or start it again",
             field="token",
         )
-
-
-def _end(stream: Any) -> None:
-    """Wake who reads from a stream: closing it would not."""
-    with suppress(OSError):
-        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-
-
-def _client(url: httpx.URL) -> httpx.Client:
-    """A client for `url`; raises ServerUnreachable where the environment does not let it be."""
-    # A proxy of the environment is for the network, not for this machine.
-    proxied = not is_local(url)
-    authorities = _authorities()
-    transport = _grpc(url, proxied) if url.scheme == "grpc" else None
-    try:
-        return httpx.Client(
-            base_url=url,
-            trust_env=proxied,
-            verify=authorities,
-            transport=transport,
-            headers={"Accept-Encoding": "identity"},  # a reply that is packed may be a bomb
-        )
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        given = [name for name in _PROXIES if os.environ.get(name) or os.environ.get(name.upper())]
-        hint = "Give a proxy like http://HOST:PORT, and none of IPv6's ranges in NO_PROXY"
-        if isinstance(error, ImportError):
-            hint = "`pip install 'httpx[socks]'`, or give a proxy like http://HOST:PORT"
-        # Without its value, which may have a password in it.
-        raise ServerUnreachable(
-            f"what the environment says of proxies ({', '.join(given).upper()}) cannot be used",
-            hint=hint,
-            field="url",
-        ) from error
-
-
-def _grpc(url: httpx.URL, proxied: bool) -> httpx.BaseTransport:
-    from metavae_client.grpc_transport import GrpcTransport  # an optional dependency
-
-    return GrpcTransport(url, proxied=proxied)
-
-
-def _authorities() -> ssl.SSLContext:
-    """Whose certificates are trusted: those in SSL_CERT_FILE or SSL_CERT_DIR, else certifi's."""
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:  # an SSLError is one
-        variable = next((one for one in _TLS_FILES if os.environ.get(one)), "SSL_CERT_FILE")
-        if error.filename is not None:  # the only one of which the error says which it is
-            variable = "SSLKEYLOGFILE"
-        raise ServerUnreachable(
-            f"{os.environ.get(variable)}, which is {variable}, cannot be used"
-            f" ({error.strerror or error})",
-            hint="Give a file of certificates in PEM as SSL_CERT_FILE, or unset it",
-        ) from error
 
 
 def _authorization(token: str | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
-from metavae_client import connection, replies, tokens
+from metavae_client import connection, http, replies, tokens
 from metavae_client.connection import Connection, Patience
 from metavae_client.errors import (
     BadReply,
@@ -71,7 +71,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     """The connections' clock; their waits take no time of ours."""
     clock = Clock()
-    for module in (connection, replies):
+    for module in (connection, http, replies):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(Connection, "_wait", lambda self, seconds: clock.waits.append(seconds))
     return clock
@@ -477,8 +477,8 @@ def test_the_api_key_goes_to_the_management_api_of_this_machine_alone(tmp_path, 
         return httpx.Response(400, stream=httpx.ByteStream(fault))
 
     asking = Connection(url, Tokens(path=file), key, Patience())
-    asking._http.close()
-    asking._http = httpx.Client(base_url=url, transport=httpx.MockTransport(refuse))
+    asking._http._client.close()
+    asking._http._client = httpx.Client(base_url=url, transport=httpx.MockTransport(refuse))
     with pytest.raises(Unauthorized):
         asking.send("GET", "/ping")
     with_api_key = [str(one.url) for one in seen if "the-API" in one.headers["Authorization"]]

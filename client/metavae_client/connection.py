@@ -15,6 +15,7 @@ import httpx
 
 from metavae_client.address import is_local, management_url, parse_url
 from metavae_client.errors import GaveUp, ServerUnreachable, Unauthorized
+from metavae_client.forks import PerProcess
 from metavae_client.headers import REQUEST_ID, retry_after
 from metavae_client.http import SHORTEST_TRY, HttpClient
 from metavae_client.replies import checked, in_words, one_line, refuses_token
@@ -41,7 +42,7 @@ class Patience:
 
 
 class Connection:
-    """A pool of connections to one server, for any number of threads.
+    """A pool of connections to one server, for any number of threads, and in forked processes.
 
     A request that the server could not take (500, 503, 507, a reset, a timeout) is sent again
     after a random delay that doubles in the mean, or after Retry-After. In place of a refused
@@ -58,7 +59,7 @@ class Connection:
         self._patience = patience
         self._reached = False
         self._closed = threading.Event()
-        self._http = HttpClient(parsed)
+        self._http = PerProcess(partial(HttpClient, parsed))
 
     def send(
         self,
@@ -115,7 +116,7 @@ class Connection:
     def close(self) -> None:
         """Close the connections; requests that wait for a reply or a retry give up."""
         self._closed.set()
-        self._http.close()
+        self._http.get().close()
 
     def _deadline(self, started: float) -> float:
         """When a try that begins now has to end, of a request that was started then."""
@@ -156,7 +157,7 @@ class Connection:
     ) -> tuple[httpx.Response | None, str]:
         """The reply, if one came by the deadline, and what is wrong, in words."""
         try:
-            response = self._http.reply(method, path, body, headers, deadline)
+            response = self._http.get().reply(method, path, body, headers, deadline)
         except httpx.ConnectError as error:
             # Nothing has ever answered here: it is not a matter of patience.
             if not self._reached:

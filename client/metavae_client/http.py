@@ -57,7 +57,10 @@ class HttpClient:
             return read_reply(response, deadline)
 
     def close(self) -> None:
-        """Close the connections; requests under way fail."""
+        """Close the connections; requests under way fail.
+
+        But for those that only connect: they have their time.
+        """
         with self._lock:
             self._closed = True
             for stream in self._streams:
@@ -76,8 +79,10 @@ class HttpClient:
 
 def _end(stream: Any) -> None:
     """Wake who reads from a stream: closing it would not."""
+    # Not by a method of TLS's: it would let go of the keys first, and who sends meanwhile would
+    # send in the clear.
     with suppress(OSError):
-        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
 def _open_client(url: httpx.URL) -> httpx.Client:

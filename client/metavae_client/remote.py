@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from types import TracebackType
 from typing import TypeVar
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from metavae_client.address import is_local, parse_url
 from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, ModelNotNamed, ModelNotServed
+from metavae_client.forks import PerProcess
 from metavae_client.headers import request_id, whole_number
 from metavae_client.replies import one_line
 from metavae_client.served import names_if_they_can_be_had, served_beside, served_names
@@ -46,6 +48,9 @@ REQUEST_BYTES = 2_000_000  # large enough to hide a request's cost, small enough
 
 class RemoteEmbedder:
     """A model at a server, an `Embedder`; for any number of threads, and a context manager.
+
+    A forked process may go on using it, with connections of its own (not over gRPC, whose library
+    does not survive a fork).
 
     `token` or `token_file` (TorchServe's key_file.json) name the token, see `tokens`. Images are
     sent in requests of at most `max_request_bytes` and `max_images_per_request` (no more than the
@@ -75,7 +80,9 @@ class RemoteEmbedder:
         patience = Patience(timeout, give_up_after)
         self._connection = Connection(url, tokens, "inference", patience)
         self._tokens = tokens
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="embed")
+        self._pool = PerProcess(
+            partial(ThreadPoolExecutor, concurrency, thread_name_prefix="embed")
+        )
         self._max_request_bytes = max_request_bytes
         self._max_images = max_images_per_request
         self._taken_images = MAX_IMAGES
@@ -128,7 +135,7 @@ class RemoteEmbedder:
     def close(self) -> None:
         """Close the connections, and drop work: what is under way gives up."""
         self._connection.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.get().shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> RemoteEmbedder:
         return self
@@ -153,7 +160,8 @@ class RemoteEmbedder:
         parts = [slice(start, end) for start, end in pairwise(edges)]
         if count == 1 or self._connection.closed:  # which the first part tells
             return [work(part) for part in parts]
-        futures = [self._pool.submit(work, part) for part in parts]
+        pool = self._pool.get()
+        futures = [pool.submit(work, part) for part in parts]
         results = []
         with tqdm(
             total=images,

@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-_NEW, _OLD = ".new", ".old"  # ends of names: of a folder that is being made, and one it replaces
+# In names that nobody else gives: of a folder that is being made, and of the one that it replaces.
+_MARK, _NEW, _OLD = ".metavae-", ".new", ".old"
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_NEW, dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}{_MARK}", suffix=_NEW, dir=path.parent))
     old = scratch.with_suffix(_OLD)
     try:
         with locked_folder(scratch):  # by which others see that it is in use
@@ -73,7 +74,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 def _tidy(path: Path) -> None:
     """Finish what a `replacing_folder` of `path` left that was killed; raises OSError."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}({_NEW}|{_OLD})")
+    ours = re.compile(rf"\.{re.escape(path.name + _MARK)}[a-z0-9_]{{8}}({_NEW}|{_OLD})")
     for left in [one for one in path.parent.iterdir() if ours.fullmatch(one.name)]:
         new, old = left.with_suffix(_NEW), left.with_suffix(_OLD)
         with suppress(BlockingIOError, FileNotFoundError), ExitStack() as held:

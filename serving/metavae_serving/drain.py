@@ -72,8 +72,11 @@ class Gate:
 
 @contextmanager
 def stopping(folder: Path) -> Iterator[None]:
-    """Be one that stops the server over a run folder, until the block ends; raises OSError."""
-    with _locked(folder / _STOPPING, fcntl.LOCK_SH):  # others may do so, too
+    """Be the one that stops the server over a run folder, until the block ends.
+
+    Raises BlockingIOError where another does so, OSError where no lock can be had.
+    """
+    with _locked(folder / _STOPPING, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
 
 
@@ -102,13 +105,17 @@ def left(folder: Path) -> dict[str, int]:
 
 def idle(folder: Path) -> bool:
     """Whether no worker is answering anything right now."""
-    return not _held(folder / _BUSY)
+    try:
+        with _locked(folder / _BUSY, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return True
+    except BlockingIOError:
+        return False
 
 
 def _held(path: Path) -> bool:
-    """Whether a process holds a lock of this file, shared or not."""
+    """Whether a process holds this lock for itself; others may ask at the same time."""
     try:
-        with _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with _locked(path, fcntl.LOCK_SH | fcntl.LOCK_NB):
             return False
     except BlockingIOError:
         return True

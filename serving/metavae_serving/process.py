@@ -1,8 +1,8 @@
 """The server's processes: TorchServe's Java and the Python workers that it starts.
 
 A server is one process group, which holds nothing else, so that stopping it leaves nothing
-behind. It is known by its command line, which names the store: TorchServe's own pid file lies in
-a temporary folder, which may be cleaned, or be another one for who asks.
+behind. It is known by what it is at work on, its folder and its command line: TorchServe's own pid
+file lies in a temporary folder, which may be cleaned, or be another one for who asks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _JAVA_CLASS = "org.pytorch.serve.ModelServer"
+_STORE_OPTION = "-s"  # of that class
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _FORGET_SECONDS = 5.0
@@ -63,16 +64,72 @@ def make_private(folder: Path) -> None:
 
 
 def running(store: Path) -> psutil.Process | None:
-    """The Java process of the server over `store`; None if none runs."""
+    """The Java process of the server over `store`, the store's owner's or ours; None if none runs.
+
+    One that metavae-serve has started comes before one that a plain `torchserve` has.
+    """
     import psutil
 
-    place = str(store.resolve())
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = process.info["cmdline"] or ()  # none of a process that has just ended
-        ended = process.info["status"] == psutil.STATUS_ZOMBIE
-        if _JAVA_CLASS in command and place in command and not ended:
-            return process
-    return None
+    store = store.resolve()
+    owners = {os.getuid()} | ({store.stat().st_uid} if store.exists() else set())
+    found = None
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real not in owners:
+                continue
+            command = process.cmdline()
+            if _JAVA_CLASS in command and runs(process) and _is_over(process.pid, command, store):
+                if _is_ours(process):
+                    return process
+                found = found or process
+        except psutil.Error:  # it has just ended
+            continue
+    return found
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process, itself and no later one of its number, has not ended."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_over(pid: int, command: Sequence[str], store: Path) -> bool:
+    """Whether a server is at work on `store`, and not on one of this name elsewhere."""
+    # One that we start has the run folder for its own, wherever the store has been moved to.
+    if _same(f"/proc/{pid}/cwd", run_folder(store)):
+        return True
+    named = command[command.index(_STORE_OPTION) + 1] if _STORE_OPTION in command else ""
+    # As it sees it: in a container, another folder has this name.
+    there = f"/proc/{pid}/root{named}" if os.path.isabs(named) else f"/proc/{pid}/cwd/{named}"
+    same_name = os.path.realpath(named) == str(store)
+    try:
+        os.stat(there)
+    except FileNotFoundError:  # its store is gone, or the system does not tell
+        return same_name and (not store.exists() or not os.path.exists("/proc/self"))
+    except OSError:  # it is another user's
+        return same_name
+    return _same(there, store)
+
+
+def _same(one: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _is_ours(server: psutil.Process) -> bool:
+    """Whether metavae-serve has started it, in a process group of its own."""
+    import psutil
+
+    try:
+        return RUN_FOLDER_VARIABLE in server.environ()
+    except psutil.Error:
+        return False
 
 
 @contextmanager
@@ -100,41 +157,37 @@ def refuse_if_running(store: Path) -> None:
         )
 
 
-def end(store: Path) -> None:
+def end(store: Path, server: psutil.Process | None = None) -> None:
     """End the server over `store`, whatever it is doing, and wait until its processes are gone.
 
-    Raises ServerFailed if none runs, or if it is not ours to end.
+    `server` is the one that is meant, where another may run by now. Raises ServerFailed if none
+    runs, or if it is not ours to end.
     """
-    process = running(store)
-    if process is None:
+    server = server or running(store)
+    if server is None:
         raise ServerFailed(
             f"no server runs over {store}",
             hint="`metavae-serve start NAME` starts one; --store says which store",
         )
-    import psutil
+    check_ours(server, store)
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        stop_group(os.getpgid(server.pid), server)
+    with suppress(ServerFailed, OSError), starting(store):  # what a next one has made is its own
+        forget(store)
 
-    with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it has just ended by itself
-        _check_ours(process, store)
-        stop_group(os.getpgid(process.pid), process)
-    forget(store)
 
-
-def _check_ours(server: psutil.Process, store: Path) -> None:
+def check_ours(server: psutil.Process, store: Path) -> None:
     """Raise ServerFailed for a server that shares its process group with who knows what."""
-    import psutil
-
-    try:
-        ours = server.environ().get(RUN_FOLDER_VARIABLE) == str(run_folder(store.resolve()))
-    except psutil.AccessDenied as error:
-        raise ServerFailed(
-            f"the server over {store} (pid {server.pid}) is another user's",
-            hint="Run this as the user that started it, or choose another --store",
-        ) from error
-    if not ours:
-        raise ServerFailed(
-            f"the server over {store} (pid {server.pid}) was not started by metavae-serve",
-            hint="`torchserve --stop` ends what `torchserve --start` has started",
-        )
+    if not runs(server) or _is_ours(server):
+        return
+    theirs = server.uids().real != os.getuid()
+    raise ServerFailed(
+        f"the server over {store} (pid {server.pid}) "
+        + ("is another user's" if theirs else "was not started by metavae-serve"),
+        hint="Run this as the user that started it, or choose another --store"
+        if theirs
+        else "`torchserve --stop` ends what `torchserve --start` has started",
+    )
 
 
 def forget(store: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metavae_serving import drain, process
 from metavae_serving.configuration import read_settings
@@ -12,6 +14,9 @@ from metavae_serving.errors import BadStore
 from metavae_serving.management import UNANSWERED, Management, management
 from metavae_serving.settings import Settings
 from metavae_zoo.places import run_folder
+
+if TYPE_CHECKING:
+    import psutil
 
 DRAIN_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -23,28 +28,44 @@ def stop(store: Path, *, drain_seconds: float = DRAIN_SECONDS) -> bool:
 
     Requests that were taken in are answered for up to `drain_seconds`, later ones sent away with
     a 503. Returns whether all were answered in time; False too where nobody waited for that, and
-    for a server whose management API does not answer. Raises ServerFailed if no server runs.
+    for a server whose management API does not answer. Raises ServerFailed if no server runs, or
+    if it is not ours to stop. Where another command is stopping it, waits for that as long.
     """
-    ran = process.running(store) is not None
-    drained = drain_seconds > 0 or not ran
+    server = process.running(store)
+    if server is None or drain_seconds <= 0:
+        process.end(store, server)
+        return False
+    process.check_ours(server, store)
+    deadline = time.monotonic() + drain_seconds
+    drained = False
     with ExitStack() as until_it_has_ended:
         try:
-            if drain_seconds > 0 and ran:
-                until_it_has_ended.enter_context(drain.stopping(run_folder(store)))
-                drained = _drain(store, drain_seconds)
+            until_it_has_ended.enter_context(_alone(store, server, deadline))
+            drained = not process.runs(server) or _drain(store, deadline)
         except (BadStore, *UNANSWERED):
-            drained = False
+            pass
         finally:
-            if ran and process.running(store) is None:
-                process.forget(store)  # another one has stopped it meanwhile
-            else:
-                process.end(store)
+            process.end(store, server)
     return drained
 
 
-def _drain(store: Path, seconds: float) -> bool:
+@contextmanager
+def _alone(store: Path, server: psutil.Process, deadline: float) -> Iterator[None]:
+    """Be the one that stops the server, or see another one do it; raises BlockingIOError."""
+    with ExitStack() as held:
+        while process.runs(server):
+            try:
+                held.enter_context(drain.stopping(run_folder(store)))
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _drain(store: Path, deadline: float) -> bool:
     settings, folder = read_settings(store), run_folder(store)
-    deadline = time.monotonic() + seconds
     # A request that TorchServe has taken from its queue, and no worker has begun, is not to be
     # seen: everything must have been quiet for as long as that can last.
     delays = [one.max_batch_delay for one in settings.models.values() if one.batch_size > 1]

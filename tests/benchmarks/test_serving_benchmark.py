@@ -16,7 +16,7 @@ from metavae_serving import launch
 from served.cases import CASES
 from served.load import LoadFailed, Message, run
 from served.page import markdown
-from soak import Leaks, Watched, soak
+from soak import Unsound, Watched, _requests, soak
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serving.py"
 
@@ -121,12 +121,20 @@ def test_a_short_soak_finds_no_worker_that_grows(server, bundle):
         one.check()
 
 
+def test_a_soak_of_wrong_replies_is_told(server, bundle, monkeypatch):
+    requests = _requests(bundle)
+    requests[0].outputs["embedding"][0, 0] += 1
+    monkeypatch.setattr("soak._requests", lambda _: requests)
+    with pytest.raises(Unsound, match=r"replies are wrong \({'200 to request 0, of 200': \d+}\)"):
+        soak(bundle, server.store, 2.0, print)
+
+
 def test_what_grows_is_named():
     grown = Watched("worker 1", psutil.Process())
     grown.memory = [100_000_000 * (1 + step) for step in range(40)]
     grown.files = [10] * 40
-    with pytest.raises(Leaks, match="memory of worker 1 grew"):
+    with pytest.raises(Unsound, match="memory of worker 1 grew"):
         grown.check()
     grown.memory, grown.files = [100_000_000] * 40, list(range(0, 400, 10))
-    with pytest.raises(Leaks, match="open files of worker 1 grew"):
+    with pytest.raises(Unsound, match="open files of worker 1 grew"):
         grown.check()

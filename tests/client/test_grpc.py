@@ -182,7 +182,7 @@ def answering(bundle, monkeypatch) -> Iterator[Callable[[Answers], RemoteEmbedde
     def make(answers: Answers) -> RemoteEmbedder:
         remote = RemoteEmbedder("grpc://127.0.0.1:1", bundle.card.name, give_up_after=5)
         made.append(remote)
-        monkeypatch.setattr(remote._connection._http._client._transport, "_predict", answers)
+        monkeypatch.setattr(remote._connection._http.get()._client._transport, "_predict", answers)
         return remote
 
     yield make
@@ -251,7 +251,7 @@ def test_the_token_goes_as_metadata_and_in_no_message(server, url, bundle, monke
 
     token = json.loads(server.token_file.read_text())["inference"]["key"]
     with RemoteEmbedder(url, bundle.card.name, token=token) as remote:
-        transport = remote._connection._http._client._transport
+        transport = remote._connection._http.get()._client._transport
         assert isinstance(transport, GrpcTransport)
         sent = []
 

@@ -477,8 +477,8 @@ def test_the_api_key_goes_to_the_management_api_of_this_machine_alone(tmp_path, 
         return httpx.Response(400, stream=httpx.ByteStream(fault))
 
     asking = Connection(url, Tokens(path=file), key, Patience())
-    asking._http._client.close()
-    asking._http._client = httpx.Client(base_url=url, transport=httpx.MockTransport(refuse))
+    asking._http.get()._client.close()
+    asking._http.get()._client = httpx.Client(base_url=url, transport=httpx.MockTransport(refuse))
     with pytest.raises(Unauthorized):
         asking.send("GET", "/ping")
     with_api_key = [str(one.url) for one in seen if "the-API" in one.headers["Authorization"]]

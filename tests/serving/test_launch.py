@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -153,6 +154,49 @@ def test_a_server_is_known_wherever_temporary_files_lie_and_without_them(
     finally:
         code, output = serve("stop", "--store", str(store))
     assert (code, output) == (0, "stopped\n")
+    assert commands_over(store) == []
+
+
+def test_a_server_is_known_after_its_store_was_renamed(store):
+    launch.start(store)
+    moved = store.with_name("moved")
+    store.rename(moved)
+    try:
+        with pytest.raises(ServerFailed, match="a server runs over"):
+            process.refuse_if_running(moved)
+    finally:
+        process.end(moved)
+    assert commands_over(store) == []
+
+
+def test_what_merely_names_a_store_is_no_server_over_it(store, tmp_path):
+    other = tmp_path / "other" / store.name
+    other.mkdir(parents=True)
+    words = ["org.pytorch.serve.ModelServer", "-s"]
+    with contextlib.ExitStack() as running:
+        for named in (str(store), str(other), "store"):
+            sleeping = subprocess.Popen(
+                ["sh", "-c", "read end", *words, named], stdin=subprocess.PIPE, cwd=other.parent
+            )
+            running.enter_context(sleeping)
+            running.callback(sleeping.kill)
+            found = process.running(store)
+            if named == str(store):  # it could be a plain torchserve's, of which we end none
+                assert found is not None
+                with pytest.raises(ServerFailed, match="not started by metavae-serve"):
+                    process.end(store)
+            running.close()
+            assert process.running(store) is None
+        launch.start(store)
+        try:
+            sleeping = subprocess.Popen(
+                ["sh", "-c", "read end", *words, str(store)], stdin=subprocess.PIPE
+            )
+            running.enter_context(sleeping)
+            running.callback(sleeping.kill)
+            assert launch.ready(store)
+        finally:
+            process.end(store)
     assert commands_over(store) == []
 
 
@@ -319,7 +363,7 @@ def test_a_plain_torchserve_serves_a_packed_store(store, bundle, settings, tmp_p
     environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder)}
     environment |= {"JAVA_HOME": str(home)} if home else {}
     torchserve = [sys.executable, "-m", "ts.model_server"]
-    start = ["--start", "--ncs", "--model-store", str(store), "--models", "all"]
+    start = ["--start", "--ncs", "--model-store", f"{store}/", "--models", "all"]
     start += ["--ts-config", str(store / CONFIGURATION)]
     subprocess.run(
         torchserve + start,

@@ -171,7 +171,7 @@ def test_a_certificate_that_is_not_trusted_is_one_clear_error(
     ):
         _ = remote.card
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    with pytest.raises(ServerUnreachable, match=r"none\.pem cannot be read"):
+    with pytest.raises(ServerUnreachable, match=r"none\.pem.*cannot be used"):
         RemoteEmbedder(where, bundle.card.name, token_file=server.token_file)
 
 
@@ -307,6 +307,7 @@ def test_a_client_that_stops_in_the_middle_is_sent_away(proxy, server, bundle, t
         trusted.wrap_socket(plain, server_hostname="localhost") as wrapped,
     ):
         head = f"POST /predictions/{bundle.card.name} HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Authorization: any\r\n"
         wrapped.sendall(f"{head}Content-Length: 1000\r\n\r\nhalf".encode())
         answer = b""
         with contextlib.suppress(ConnectionResetError):
@@ -328,6 +329,18 @@ def test_more_requests_than_the_limit_are_429_with_a_time_to_come_back(proxy, se
     assert "Retry-After" not in answers[0].headers
 
 
+def test_a_request_without_a_token_is_refused_before_its_body_comes(port, trusted):
+    with (
+        socket.create_connection(("127.0.0.1", port), 30) as plain,
+        trusted.wrap_socket(plain, server_hostname="localhost") as wrapped,
+    ):
+        head = "POST /predictions/a-model HTTP/1.1\r\nHost: localhost\r\n"
+        wrapped.sendall(f"{head}Content-Length: 19000000\r\n\r\n".encode())
+        answer = wrapped.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"code":"unauthorized"' in answer
+
+
 def test_requests_of_all_addresses_at_a_time_are_as_many_as_the_front_ends_memory_holds(
     proxy, server, trusted
 ):
@@ -339,7 +352,7 @@ def test_requests_of_all_addresses_at_a_time_are_as_many_as_the_front_ends_memor
         httpx.Client(verify=trusted) as web,
     ):
         head = "POST /predictions/a-model HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
-        slow.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+        slow.sendall(f"{head}Authorization: any\r\nContent-Length: 10\r\n\r\n".encode())
         assert slow.recv(1000).startswith(b"HTTP/1.1 100 "), "it is being taken"
         answer = web.get(f"https://localhost:{port}/ping")
     assert refusal(answer) == (429, "too_many_requests")
@@ -388,11 +401,12 @@ def test_headers_pass_both_ways_and_connections_are_kept(proxy, upstream, truste
         "X-Request-Start": "t=1",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     }
+    anonymous = headers | {"Authorization": "Bearer it"}
     with proxy(upstream) as port, httpx.Client(verify=trusted) as web:
         at = f"https://localhost:{port}"
         first, second = web.get(f"{at}/v2/health/../../ping?x=1"), web.get(f"{at}/ping")
         busy = web.post(f"{at}/predictions/a-model", content=body, headers=sent)
-        nameless = web.post(f"{at}/predictions/a-model", content=body, headers=headers).json()
+        nameless = web.post(f"{at}/predictions/a-model", content=body, headers=anonymous).json()
     assert first.headers.get_list("Retry-After") == ["5"], "the server's own"
     assert first.json()["path"] == "/ping"
     assert first.json() == second.json(), "over one connection"

@@ -113,17 +113,46 @@ def test_the_server_is_idle_once_no_worker_answers(tmp_path):
             assert drain.idle(tmp_path), "a request that is sent away is nothing to wait for"
 
 
-def test_a_gate_is_open_again_where_all_who_stop_the_server_were_killed(tmp_path):
+def test_a_gate_is_open_again_where_whoever_closed_it_was_killed(tmp_path):
     gate = Gate(tmp_path, "model")
     with drain.stopping(tmp_path):
         drain.close(tmp_path, {"model": 0})
-        with drain.stopping(tmp_path):
-            assert drain.is_stopped(tmp_path)
+        assert drain.is_stopped(tmp_path)
+        with pytest.raises(BlockingIOError), drain.stopping(tmp_path):
+            pass
         with gate.admitting(3) as admitted:
-            assert admitted == 0, "one of two is left"
+            assert admitted == 0
     assert not drain.is_stopped(tmp_path)
     with gate.admitting(3) as admitted:
         assert admitted == 3
+
+
+def test_of_two_who_stop_a_server_both_say_that_all_was_answered(store, bundle, until):
+    launch.start(store)
+    command = [sys.executable, "-m", "metavae_serving.cli", "stop", "--store", str(store)]
+    with Gate(run_folder(store), bundle.card.name).admitting(1):  # so that they meet
+        first = subprocess.Popen(command, stdout=subprocess.PIPE)
+        until(lambda: drain.is_stopped(run_folder(store)))
+        second = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert [one.communicate(timeout=60)[0] for one in (first, second)] == [b"stopped\n"] * 2
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_a_stop_that_ends_late_leaves_the_next_server_alone(store, until):
+    launch.start(store)
+    command = [sys.executable, "-m", "metavae_serving.cli", "stop", "--store", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as late:
+        until(lambda: drain.is_stopped(run_folder(store)))
+        late.send_signal(signal.SIGSTOP)
+        stop.stop(store, drain_seconds=0)
+        launch.start(store)
+        late.send_signal(signal.SIGCONT)
+        late.communicate(timeout=60)
+    try:
+        assert late.returncode == 0
+        assert launch.ready(store), "with its tokens"
+    finally:
+        process.end(store)
 
 
 def test_a_stop_that_is_told_to_end_ends_the_server_and_one_that_is_killed_leaves_it(

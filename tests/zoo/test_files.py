@@ -68,7 +68,10 @@ def test_what_a_killed_process_left_is_put_back_or_removed(folder, moment):
 
 
 def test_what_others_are_at_work_on_is_left_alone(folder):
-    others = [folder.parent / name for name in (".zoo.backup", ".zoo-abcdefgh.new", ".zoo.x.old")]
+    others = [
+        folder.parent / name
+        for name in (".zoo.20261127.old", ".zoo.previous.old", ".zoo.metavae-old")
+    ]
     for other in others:
         other.mkdir()
     with replacing_folder(folder) as first, replacing_folder(folder) as second:

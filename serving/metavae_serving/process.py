@@ -102,7 +102,9 @@ def _is_over(pid: int, command: Sequence[str], store: Path) -> bool:
     # One that we start has the run folder for its own, wherever the store has been moved to.
     if _same(f"/proc/{pid}/cwd", run_folder(store)):
         return True
-    named = command[command.index(_STORE_OPTION) + 1] if _STORE_OPTION in command else ""
+    named = (*command, "")[command.index(_STORE_OPTION) + 1] if _STORE_OPTION in command else ""
+    if not named:
+        return False
     # As it sees it: in a container, another folder has this name.
     there = f"/proc/{pid}/root{named}" if os.path.isabs(named) else f"/proc/{pid}/cwd/{named}"
     same_name = os.path.realpath(named) == str(store)

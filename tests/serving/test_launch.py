@@ -174,14 +174,14 @@ def test_what_merely_names_a_store_is_no_server_over_it(store, tmp_path):
     other.mkdir(parents=True)
     words = ["org.pytorch.serve.ModelServer", "-s"]
     with contextlib.ExitStack() as running:
-        for named in (str(store), str(other), "store"):
+        for named in ([str(store)], [str(other)], ["store"], []):
             sleeping = subprocess.Popen(
-                ["sh", "-c", "read end", *words, named], stdin=subprocess.PIPE, cwd=other.parent
+                ["sh", "-c", "read end", *words, *named], stdin=subprocess.PIPE, cwd=other.parent
             )
             running.enter_context(sleeping)
             running.callback(sleeping.kill)
             found = process.running(store)
-            if named == str(store):  # it could be a plain torchserve's, of which we end none
+            if named == [str(store)]:  # it could be a plain torchserve's, of which we end none
                 assert found is not None
                 with pytest.raises(ServerFailed, match="not started by metavae-serve"):
                     process.end(store)

@@ -55,6 +55,11 @@ def commands_over(store: Path) -> list[str]:
     return found
 
 
+def as_from_a_terminal() -> None:
+    """Heed SIGHUP, which whoever runs the tests may have told to be ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def eventually(condition, seconds: float = 90.0):
     deadline = time.monotonic() + seconds
     while not (result := condition()):
@@ -264,7 +269,12 @@ def test_a_store_whose_model_was_changed_does_not_start_and_says_why(store, bund
 @pytest.mark.parametrize("moment", ["java", "worker"])
 def test_an_interrupted_start_leaves_no_process(store, number, moment):
     command = [sys.executable, "-m", "metavae_serving.cli", "start", "--store", str(store)]
-    starting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    starting = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=as_from_a_terminal,
+    )
     sign = "ModelServer" if moment == "java" else "model_service_worker"
     try:
         eventually(lambda: any(sign in command for command in commands_over(store)))
@@ -327,7 +337,10 @@ def test_a_signal_while_the_server_is_launched_waits_until_its_process_is_known(
 def test_foreground_runs_until_it_is_told_to_stop_and_ends_cleanly(store, end):
     command = [sys.executable, "-m", "metavae_serving.cli", "start", "--foreground"]
     running = subprocess.Popen(
-        [*command, "--store", str(store)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, "--store", str(store)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=as_from_a_terminal,
     )
     eventually(lambda: serve("ready", "--store", str(store))[0] == 0)
     if isinstance(end, str):

@@ -164,7 +164,9 @@ def test_a_stop_that_is_told_to_end_ends_the_server_and_one_that_is_killed_leave
     held = Gate(run_folder(store), bundle.card.name)
     with held.admitting(1):  # as a worker that has something to answer
         for number in (signal.SIGKILL, signal.SIGHUP):
-            stopping = subprocess.Popen(command)
+            stopping = subprocess.Popen(
+                command, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            )
             until(lambda: drain.is_stopped(run_folder(store)))
             with pytest.raises(ServerFailed, match="is being stopped"):
                 launch.ready(store)

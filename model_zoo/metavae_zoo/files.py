@@ -23,13 +23,10 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with new.open("xb") as file:
-            yield file
-        new.replace(path)
-    except OSError as error:
-        if error.filename is None:  # a full disk does not say which
-            error.filename = str(path)
-        raise
+        with _named(path):
+            with new.open("xb") as file:
+                yield file
+            new.replace(path)
     finally:
         new.unlink(missing_ok=True)
 
@@ -52,7 +49,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}{_MARK}", suffix=_NEW, dir=path.parent))
     old = scratch.with_suffix(_OLD)
     try:
-        with locked_folder(scratch):  # by which others see that it is in use
+        with _named(path), locked_folder(scratch):  # by which others see that it is in use
             yield scratch
             scratch.chmod(0o755)
             if path.exists():
@@ -64,12 +61,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                     os.replace(old, path)  # where that fails too, it stays beside
                 raise
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        if error.filename is None:  # a full disk does not say which
-            error.filename = str(path)
-        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error say what was to be written: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _tidy(path: Path) -> None:

@@ -223,7 +223,8 @@ def _terminable() -> Iterator[None]:
 
 def _wait_for_end(store: Path) -> None:
     """Return once `metavae-serve stop` has ended the server; raises ServerFailed where it died."""
-    while process.running(store) is not None:
+    server = process.running(store)
+    while server is not None and process.runs(server):
         time.sleep(0.5)
     if not process.was_stopped(store):
         raise ServerFailed("the server ended by itself", hint=f"See {log_folder(store)}")

@@ -80,14 +80,14 @@ def _check_archive(path: Path, sha256: str) -> None:
 
 def _check_settings(archive: Path, settings: ModelSettings) -> None:
     """Raise OSError or ValueError unless the model was packed to be served like this."""
-    packed = archived_settings(archive)
+    packed = _archived_settings(archive)
     for one in fields(packed):
         there, here = getattr(packed, one.name), getattr(settings, one.name)
         if there != here:
             raise ValueError(f"{archive.name} was packed with {one.name} {there}, not {here}")
 
 
-def archived_settings(archive: Path) -> ModelSettings:
+def _archived_settings(archive: Path) -> ModelSettings:
     """How the model of an archive is served; raises OSError or ValueError for one that is none.
 
     An archive of an earlier version has fewer settings.

@@ -59,7 +59,7 @@ class Gate:
     def _admitted(self, requests: int) -> int:
         tickets = Path(self._tickets)
         with suppress(*_NO_FOLDER), _locked(tickets.with_suffix(".lock")):
-            if not _held(tickets.with_name(_STOPPING)):  # whoever wrote them was killed
+            if not _somebody_stops(tickets.parent):  # whoever wrote them was killed
                 return requests
             left = json.loads(tickets.read_text())
             admitted = min(requests, left[self._model])
@@ -82,7 +82,7 @@ def stopping(folder: Path) -> Iterator[None]:
 
 def is_stopped(folder: Path) -> bool:
     """Whether somebody is stopping the server over a run folder, and it takes no new requests."""
-    return (folder / _TICKETS).exists() and _held(folder / _STOPPING)
+    return (folder / _TICKETS).exists() and _somebody_stops(folder)
 
 
 def close(folder: Path, waiting: Mapping[str, int]) -> None:
@@ -105,17 +105,18 @@ def left(folder: Path) -> dict[str, int]:
 
 def idle(folder: Path) -> bool:
     """Whether no worker is answering anything right now."""
-    try:
-        with _locked(folder / _BUSY, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            return True
-    except BlockingIOError:
-        return False
+    return not _held(folder / _BUSY, fcntl.LOCK_EX)
 
 
-def _held(path: Path) -> bool:
-    """Whether a process holds this lock for itself; others may ask at the same time."""
+def _somebody_stops(folder: Path) -> bool:
+    # By a shared lock, since others ask at the same time.
+    return _held(folder / _STOPPING, fcntl.LOCK_SH)
+
+
+def _held(path: Path, operation: int) -> bool:
+    """Whether another process keeps this lock from being had."""
     try:
-        with _locked(path, fcntl.LOCK_SH | fcntl.LOCK_NB):
+        with _locked(path, operation | fcntl.LOCK_NB):
             return False
     except BlockingIOError:
         return True

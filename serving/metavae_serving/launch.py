@@ -30,6 +30,7 @@ from metavae_serving.process import (
     forget,
     make_private,
     running,
+    runs,
     starting,
     stop_group,
     temporary_folder,
@@ -244,11 +245,13 @@ def _wait_until_ready(
     progress: Callable[[int, int], None],
 ) -> list[Worker]:
     expected, up = read_settings(store).workers, 0
+    java = None  # once it is launched
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        launched = launcher.poll() is not None
-        if launched and running(store) is None:
-            raise _failure(store, "TorchServe ended while it started")
+        if launcher.poll() is not None:
+            java = java or running(store)
+            if java is None or not runs(java):
+                raise _failure(store, "TorchServe ended while it started")
         if _worker_died(store):
             # This line is logged first, and what the worker died of a moment later.
             grace = time.monotonic() + _LOG_SECONDS

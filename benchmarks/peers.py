@@ -31,7 +31,7 @@ from publish import out_option, publish
 from served.peers.catalog import PEERS, Peer, PeerFailed
 from served.peers.comparison import Comparison, Job
 from served.peers.environments import make_environment
-from served.peers.page import MANY, ONE, markdown
+from served.peers.page import FLOOR, MANY, ONE, markdown
 from served.serving import serving, warm_up
 
 SCHEMA = 1
@@ -89,7 +89,7 @@ def main(
         # All before anything is served: pip would be in the way of a measurement.
         bar = tqdm(peers, "environments", disable=None)
         pythons = [_environment(peer, environments) for peer in bar]
-        found = _measured(bundle, peers, pythons, port, rounds, seconds)
+        floor, found = _measured(bundle, peers, pythons, port, rounds, seconds)
     result = {
         "schema": SCHEMA,
         "machine": machine,
@@ -100,6 +100,7 @@ def main(
         "seconds": seconds,
         "batch_size": BATCH_SIZE,
         "warm_up_turns": _WARM_UP,
+        "floor": floor,
         "peers": found,
     }
     text = markdown(result)
@@ -121,20 +122,24 @@ def _measured(
     port: int,
     rounds: int,
     seconds: float,
-) -> list[dict[str, Any]]:
-    """What came of each peer, one after another, metavae being there all the time."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cases of a handler that does nothing, and what came of each peer.
+
+    They are measured one after another, metavae being there all the time.
+    """
     cores = usable_cores()
     job = Job(bundle, threads=cores)
     many_clients = ModelSettings(workers=cores, batch_size=BATCH_SIZE)
     with (
-        serving(bundle, ModelSettings(), port) as one,
+        serving(bundle, ModelSettings(), port, floor=True) as one,
         serving(bundle, many_clients, port + PORTS) as many,
     ):
         for store in (one, many):
             warm_up(job.messages(store), _WARM_UP * seconds)
         comparison = Comparison(job, {ONE: one, MANY: many}, port + 2 * PORTS, rounds, seconds)
         bar = tqdm(zip(peers, pythons, strict=True), "peers", len(peers), disable=None)
-        return [comparison.measure(peer, python) for peer, python in bar]
+        found = [comparison.measure(peer, python) for peer, python in bar]
+        return comparison.measure_floor(FLOOR), found
 
 
 def _versions() -> dict[str, str]:

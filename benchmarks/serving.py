@@ -47,7 +47,7 @@ from served.load import Message, run
 from served.noop import NAME as NOOP
 from served.noop import add_noop
 from served.page import markdown
-from served.serving import authorization, serving, warm_up
+from served.serving import authorization, floor_message, serving, warm_up
 
 SCHEMA = 1
 MODEL = "metavae-mnist-rotation-contiguous"
@@ -198,10 +198,7 @@ def _cases(
 def _messages(bundle: Bundle, store: Path, case: Case) -> tuple[Message, Message]:
     """The request of a case to the model, and one as large to the floor, for as large a reply."""
     url, body, headers = _request(bundle, store, case)
-    reply = httpx.post(url, content=body, headers=headers, timeout=60).raise_for_status()
-    size = {"Reply-Bytes": str(len(reply.content))}
-    floor = Message.post(authorization(store, NOOP)[0], body, headers | size)
-    return Message.post(url, body, headers), floor
+    return Message.post(url, body, headers), floor_message(store, url, body, headers)
 
 
 def _request(bundle: Bundle, store: Path, case: Case) -> tuple[str, bytes, dict[str, str]]:

@@ -65,10 +65,15 @@ def main(
     sizes = {"train_size": train_size, "test_size": test_size}
     runs = [load_checkpoint(path) for path in checkpoints]
     with TemporaryDirectory(prefix="metavae-") as scratch:
+        # All before anything is probed, for minutes each: what cannot be exported shows now.
+        exported = [
+            _all_storages(run, Path(scratch) / str(number))
+            for number, run in enumerate(tqdm(runs, "exports", disable=None))
+        ]
         found = [
             stored
-            for number, run in enumerate(tqdm(runs, disable=None))
-            for stored in _all_storages(run, Path(scratch) / str(number), sizes)
+            for run, bundles in zip(runs, tqdm(exported, "models", disable=None), strict=True)
+            for stored in _compared(run, bundles, sizes)
         ]
     result = {
         "schema": SCHEMA,
@@ -81,10 +86,13 @@ def main(
     click.echo(text)
 
 
-def _all_storages(run: Checkpoint, folder: Path, sizes: dict[str, int | None]) -> list[Stored]:
-    bundles: dict[Weights, Bundle] = {
-        weights: _exported(run, weights, folder / weights) for weights in STORAGES
-    }
+def _all_storages(run: Checkpoint, folder: Path) -> dict[Weights, Bundle]:
+    return {weights: _exported(run, weights, folder / weights) for weights in STORAGES}
+
+
+def _compared(
+    run: Checkpoint, bundles: dict[Weights, Bundle], sizes: dict[str, int | None]
+) -> list[Stored]:
     codes = {weights: _codes(bundle) for weights, bundle in bundles.items()}
     spread = spread_of(codes["fp32"])
     return [

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx
+
 from metavae_serving import launch, process
 from metavae_serving.archive import pack
 from metavae_serving.configuration import read_settings
@@ -15,16 +17,22 @@ from metavae_serving.settings import ModelSettings, Settings
 from metavae_zoo.bundle import Bundle
 from metavae_zoo.places import token_file
 from served.load import Message, run
+from served.noop import NAME as NOOP
+from served.noop import add_noop
 
 _WARMING_CLIENTS = 8
 
 
 @contextmanager
-def serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[Path]:
-    """A server over one model: its store."""
+def serving(
+    bundle: Bundle, settings: ModelSettings, port: int, *, floor: bool = False
+) -> Iterator[Path]:
+    """A server over one model, and over a handler that does nothing with `floor`: its store."""
     with TemporaryDirectory() as folder:
         store = Path(folder, "store")
         pack([bundle], store, Settings(port=port, models={bundle.card.name: settings}))
+        if floor:
+            add_noop(store, settings)
         launch.start(store)
         try:
             yield store
@@ -37,6 +45,13 @@ def authorization(store: Path, model: str) -> tuple[str, dict[str, str]]:
     key = json.loads(token_file(store).read_text())["inference"]["key"]
     url = f"{read_settings(store).url}/predictions/{model}"
     return url, {"Authorization": f"Bearer {key}"}
+
+
+def floor_message(store: Path, url: str, body: bytes, headers: dict[str, str]) -> Message:
+    """As large a request to the handler that does nothing, for as large a reply as the model's."""
+    reply = httpx.post(url, content=body, headers=headers, timeout=60).raise_for_status()
+    size = {"Reply-Bytes": str(len(reply.content))}
+    return Message.post(authorization(store, NOOP)[0], body, headers | size)
 
 
 def warm_up(messages: Sequence[Message], seconds: float) -> None:

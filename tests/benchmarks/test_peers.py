@@ -11,11 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from metavae_serving.settings import ModelSettings
 from served.peers import environments
 from served.peers.catalog import PEERS, Peer, PeerFailed
 from served.peers.comparison import ASKED, Comparison, Job
 from served.peers.environments import make_environment
-from served.peers.page import MANY, ONE, markdown
+from served.peers.page import FLOOR, MANY, ONE, markdown
+from served.serving import serving
 
 RAW = next(peer.wire for peer in PEERS if peer.name == "LitServe")
 SERVER = """
@@ -72,6 +74,16 @@ def test_a_peer_is_measured_beside_us_and_gone_afterwards(comparison):
         socket.create_connection(("127.0.0.1", comparison.port))
 
 
+def test_the_handler_that_does_nothing_is_measured_beside_us(comparison, bundle):
+    port = comparison.port
+    with serving(bundle, ModelSettings(), port, floor=True) as store:
+        found = replace(comparison, stores={ONE: store}).measure_floor(FLOOR)
+    assert [case["case"] for case in found] == [str(case) for case in ASKED]
+    for case in found:
+        assert list(case["subjects"]) == [ONE, FLOOR]
+        assert all(min(one["images_per_second"]) > 0 for one in case["subjects"].values())
+
+
 def test_a_peer_that_answers_with_other_bits_is_not_measured(comparison):
     spoiled = own_server("reply = bytes([reply[0] ^ 1]) + reply[1:]")
     found = comparison.measure(spoiled, Path(sys.executable))
@@ -112,14 +124,18 @@ def test_an_environment_is_made_once_and_anew_for_other_requirements(tmp_path, m
     assert len(ran) == 4
 
 
-def made_up(rate: float, latency: float, **peer: object) -> dict:
-    """A result in which a peer has this rate and latency, and metavae 1000 and 2.0."""
-    figures = {ONE: (1000.0, 2.0), "LitServe": (rate, latency), MANY: (1500.0, 2.5)}
+def made_up_case(figures: dict[str, tuple[float, float]]) -> dict:
     subjects = {
         name: {"images_per_second": [speed] * 3, "p50_ms_of_rounds": [p50] * 3}
         for name, (speed, p50) in figures.items()
     }
-    case = {"case": "1 queries, 1 client", "subjects": subjects}
+    return {"case": "1 queries, 1 client", "subjects": subjects}
+
+
+def made_up(rate: float, latency: float, **peer: object) -> dict:
+    """A result in which a peer has this rate and latency, and metavae 1000 and 2.0."""
+    figures = {ONE: (1000.0, 2.0), "LitServe": (rate, latency), MANY: (1500.0, 2.5)}
+    case, floor = made_up_case(figures), made_up_case({ONE: (1000.0, 2.0), FLOOR: (2000.0, 1.0)})
     litserve = {"name": "LitServe", "wire": "raw", "version": "0.2", "failure": None}
     return {
         "machine": {
@@ -128,6 +144,7 @@ def made_up(rate: float, latency: float, **peer: object) -> dict:
         },
         "model": "metavae-some", "threads": 2, "rounds": 3, "seconds": 1.0, "batch_size": 4,
         "warm_up_turns": 20,
+        "floor": [floor],
         "peers": [litserve | {"cases": [case]} | peer],
     }  # fmt: skip
 
@@ -140,6 +157,14 @@ def test_the_page_gives_ratios_of_ours_over_the_peers():
     assert "Nowhere in this run." in page
     assert "Not measured" not in page
     assert "metavae on TorchServe" in page
+    assert "| no-op handler | 2,000 (0.50) |" in " ".join(page.split())
+    assert "A handler that does nothing would meet it in all 1 cases." in page
+
+
+def test_the_page_says_where_torchserve_alone_is_too_slow():
+    page = markdown(made_up(1600.0, 4.0))
+    assert "misses it itself in 1 of 1 cases" in page
+    assert "- LitServe, 1 case(s): 1.25 to 1.25 times the images per second." in page
 
 
 def test_the_page_says_where_a_peer_is_ahead():

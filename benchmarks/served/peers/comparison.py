@@ -19,7 +19,7 @@ from served.load import LoadFailed, Message, Run, run
 from served.peers.catalog import Peer, PeerFailed
 from served.peers.environments import versions
 from served.peers.running import Running, running
-from served.serving import authorization
+from served.serving import authorization, floor_message
 
 ASKED = tuple(case for case in CASES if case.binary)
 
@@ -46,9 +46,16 @@ class Job:
 
     def message(self, store: Path, case: Case) -> Message:
         """A case's request to metavae, which serves from `store`."""
+        return Message.post(*self._request(store, case))
+
+    def floor_message(self, store: Path, case: Case) -> Message:
+        """The same to a handler that does nothing, in the same server."""
+        return floor_message(store, *self._request(store, case))
+
+    def _request(self, store: Path, case: Case) -> tuple[str, bytes, dict[str, str]]:
         body, headers = encode_request(queries=self.images(case.queries), summary=self.summary)
         url, token = authorization(store, self.bundle.card.name)
-        return Message.post(url, body, headers | token)
+        return url, body, headers | token
 
     def messages(self, store: Path) -> list[Message]:
         """The smallest and the largest request, which warm it up."""
@@ -103,10 +110,34 @@ class Comparison:
             found["failure"] = str(failure)
         return found
 
+    def measure_floor(self, name: str) -> list[dict[str, Any]]:
+        """The cases of a handler that does nothing, called `name`, beside the model's own.
+
+        It is in the first of the stores.
+        """
+        own, store = next(iter(self.stores.items()))
+        return [
+            self._taken(
+                case,
+                {
+                    own: _asking(self.job.message(store, case), case),
+                    name: _asking(self.job.floor_message(store, case), case),
+                },
+            )
+            for case in ASKED
+        ]
+
     def _case(self, peer: Peer, process: Running, case: Case) -> dict[str, Any]:
         # One of ours before the peer and one after it: both ratios are of neighbours.
-        one, *others = [(name, self._ours(store, case)) for name, store in self.stores.items()]
-        subjects = dict([one, (peer.name, self._theirs(peer, process, case)), *others])
+        (name, store), *others = self.stores.items()
+        subjects = {
+            name: _asking(self.job.message(store, case), case),
+            peer.name: self._theirs(peer, process, case),
+            **{other: _asking(self.job.message(of, case), case) for other, of in others},
+        }
+        return self._taken(case, subjects)
+
+    def _taken(self, case: Case, subjects: dict[str, Subject]) -> dict[str, Any]:
         taken = measure(
             subjects,
             queries=case.queries,
@@ -115,10 +146,6 @@ class Comparison:
             warm=_WARM_SECONDS,
         )
         return {"case": str(case), **dataclasses.asdict(case), "subjects": taken}
-
-    def _ours(self, store: Path, case: Case) -> Subject:
-        message = self.job.message(store, case)
-        return lambda seconds: run(message, clients=case.clients, seconds=seconds)
 
     def _theirs(self, peer: Peer, process: Running, case: Case) -> Subject:
         url = f"http://127.0.0.1:{self.port}{peer.path}"
@@ -134,3 +161,7 @@ class Comparison:
                 raise PeerFailed(f"it failed at {case}: {error}") from error
 
         return subject
+
+
+def _asking(message: Message, case: Case) -> Subject:
+    return lambda seconds: run(message, clients=case.clients, seconds=seconds)

@@ -10,6 +10,7 @@ from metavae_zoo.markdown import markdown_table
 from served.cases import ratio
 
 ONE, MANY = "metavae", "metavae for many clients"  # subjects
+FLOOR = "no-op handler"
 
 _LEAD = 1.5  # over every peer, is aimed at
 _RATE, _LATENCY = "images_per_second", "p50_ms_of_rounds"
@@ -18,10 +19,11 @@ _RATE, _LATENCY = "images_per_second", "p50_ms_of_rounds"
 def markdown(result: dict[str, Any]) -> str:
     """The page that a result file becomes."""
     machine, peers = result["machine"], result["peers"]
+    rows = [*peers, {"name": FLOOR, "cases": result["floor"]}]
     head = ["", *dict.fromkeys(case["case"] for peer in peers for case in peer["cases"])]
-    rates = _table(head, peers, lambda case, name: _rate(case["subjects"], name, ONE))
+    rates = _table(head, rows, lambda case, name: _rate(case["subjects"], name, ONE))
     many = _table(head, peers, lambda case, name: _rate(case["subjects"], name, MANY))
-    latencies = _table(head, peers, lambda case, name: _latency(case["subjects"], name))
+    latencies = _table(head, rows, lambda case, name: _latency(case["subjects"], name))
     return f"""# metavae beside other servers
 
 `{result["model"]}` behind each, on {machine["processor"]}, {machine["cores"]} cores, the clients on
@@ -37,13 +39,15 @@ case every server is asked for half a second.
 
 ## Images per second
 
-Of the peer; in brackets those of metavae over them (above 1: metavae is ahead).
+Of the peer; in brackets those of metavae over them (above 1: metavae is ahead). The last row is a
+handler that does nothing in metavae's TorchServe, for requests and replies as long.
 
 {rates}
 
 ## Median latency
 
-Of the peer, in ms; in brackets that of metavae over it (below 1: metavae is ahead).
+Of the peer, in ms; in brackets that of metavae over it (below 1: metavae is ahead). The last row is
+the handler that does nothing.
 
 {latencies}
 
@@ -60,7 +64,7 @@ All ratios are medians over turns that followed each other.
 ## Where a peer is ahead
 
 The target, {_LEAD:g} times the images per second of every peer in every case, is
-{"met" if _leads(peers) else "missed"} as the servers come.
+{"met" if _leads(peers) else "missed"} as the servers come. {_out_of_reach(result)}
 
 {_ahead(peers)}
 {_failures(peers)}
@@ -100,6 +104,34 @@ def _leads(peers: list[dict[str, Any]]) -> bool:
         for peer in peers
         for case in peer["cases"]
     )
+
+
+def _out_of_reach(result: dict[str, Any]) -> str:
+    """Where the handler that does nothing misses the target too."""
+    floor = {case["case"]: ratio(case["subjects"], ONE, FLOOR, _RATE) for case in result["floor"]}
+    short, cases = [], 0
+    for peer in result["peers"]:
+        over = [
+            ratio(case["subjects"], ONE, peer["name"], _RATE) / floor[case["case"]]
+            for case in peer["cases"]
+        ]
+        missed = [one for one in over if one < _LEAD]
+        cases += len(over)
+        if missed:
+            short.append((peer["name"], len(missed), min(missed), max(missed)))
+    if not short:
+        return f"A handler that does nothing would meet it in all {cases} cases."
+    listed = "\n".join(
+        f"- {name}, {count} case(s): {low:.2f} to {high:.2f} times the images per second."
+        for name, count, low, high in short
+    )
+    return f"""The handler that does nothing
+misses it itself in {sum(count for _, count, _, _ in short)} of {cases} cases, and there no model \
+behind TorchServe could meet it:
+
+{listed}
+
+metavae is behind here:"""
 
 
 def _ahead(peers: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""What a forked process cannot share with its parent: connections, and pools of threads."""
+"""What a forked process cannot share with its parent: connections, pools of threads, locks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ T = TypeVar("T")
 class PerProcess(Generic[T]):
     """Something that is made anew in every process that uses it, at once in the first.
 
-    In a forked process the parent's threads are gone, and its connections would be read by two.
+    In a forked process the parent's threads are gone, with what they hold, and its connections
+    would be read by two.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:

@@ -88,12 +88,12 @@ class RemoteEmbedder:
         self._taken_images = MAX_IMAGES
         self._progress = progress
         self._card: ModelCard | None = None
-        self._card_lock = threading.Lock()
+        self._card_lock = PerProcess(threading.Lock)
 
     @property
     def card(self) -> ModelCard:
         """The served model's card, fetched once; raises ModelNotServed."""
-        with self._card_lock:
+        with self._card_lock.get():
             if self._card is None:
                 self._card = self._fetch_card()
             return self._card

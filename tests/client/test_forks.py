@@ -30,6 +30,35 @@ with RemoteEmbedder(url, name, token_file=token_file, max_images_per_request=4) 
     assert np.array_equal(embedder.embed(images, summary).mean, codes), "the parent's go on"
 """
 
+# A thread of the parent waits for the card, with the lock that others wait for.
+FORKED_MEANWHILE = """
+import os, signal, socket, threading
+from metavae_client import GaveUp, RemoteEmbedder
+
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    embedder = RemoteEmbedder(url, "some", token="t", timeout=1, give_up_after=1)
+
+    def ask():
+        try:
+            embedder.card
+        except GaveUp:
+            pass
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    connection, _ = silent.accept()
+    if not (forked := os.fork()):
+        signal.alarm(30)
+        try:
+            embedder.card
+        except GaveUp:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+    thread.join()
+"""
+
 
 def test_a_forked_process_gets_its_own_embeddings(server, local, images, tmp_path):
     files = [tmp_path / "images.npy", tmp_path / "codes.npy"]
@@ -37,3 +66,7 @@ def test_a_forked_process_gets_its_own_embeddings(server, local, images, tmp_pat
     np.save(files[1], local.embed(images[:40], local.summarize(images[:40])).mean)
     command = [sys.executable, "-c", FORKED, server.url, local.card.name, server.token_file]
     subprocess.run([*command, *files], check=True, timeout=120)
+
+
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not():
+    subprocess.run([sys.executable, "-c", FORKED_MEANWHILE], check=True, timeout=120)

@@ -85,7 +85,7 @@ class Connection:
             response, trouble = self._try(method, path, body, sent, self._deadline(started))
             if response is not None and refuses_token(response):
                 refused.add(token)
-                with self._tokens.held():
+                with self._tokens.held(self._deadline(started), self._closed):
                     other = next(others, None) if len(refused) <= _MOST_TOKENS else None
                 if other is None:
                     raise self._unauthorized(token)
@@ -156,6 +156,8 @@ class Connection:
         deadline: float,
     ) -> tuple[httpx.Response | None, str]:
         """The reply, if one came by the deadline, and what is wrong, in words."""
+        if self._closed.is_set():  # a forked process would open connections of its own
+            return None, "the connection being closed here"
         try:
             response = self._http.get().reply(method, path, body, headers, deadline)
         except httpx.ConnectError as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_making = threading.Lock()
 
 
 class PerProcess(Generic[T]):
@@ -23,5 +26,16 @@ class PerProcess(Generic[T]):
     def get(self) -> T:
         """This process's own."""
         if self._pid != os.getpid():
-            self._made, self._pid = self._make(), os.getpid()
+            with _making:
+                if self._pid != os.getpid():  # no other thread has made it meanwhile
+                    self._made, self._pid = self._make(), os.getpid()
         return self._made
+
+
+def _renew_lock() -> None:
+    """Have a lock that no thread of the parent holds."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

@@ -30,8 +30,10 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
             names += [one_line(model["modelName"]) for model in listing["models"]]
             if (page := listing.get("nextPageToken")) is None:
                 return sorted(names)
+            if not isinstance(page, str):
+                raise TypeError("a page's token is text")
         raise ValueError("no last page")
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, httpx.InvalidURL) as error:
         raise BadReply(
             f"what answers at {url} is no management API of TorchServe",
             hint="Give it as --management-url; it listens on the server's own machine only",

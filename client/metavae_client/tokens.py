@@ -11,11 +11,12 @@ import errno
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from metavae_client.errors import Unauthorized
 from metavae_zoo.places import AnyPath, default_store, token_file
@@ -26,6 +27,7 @@ KEY_FILE = "key_file.json"  # what TorchServe writes into its working directory
 
 _LONGEST = 1000  # characters of a token
 _READS = 5
+_POLL_SECONDS = 0.01
 _WRITE_SECONDS = 0.01  # more than writing it takes
 
 
@@ -60,15 +62,20 @@ class Tokens:
         return next((token for token in tokens if token not in refused), None)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, deadline: float, dropped: threading.Event) -> Iterator[None]:
         """Hold the key file (of two, the first) against other threads and processes.
 
-        So that of all who miss a token one has it renewed, and the others read it.
+        So that of all who miss a token one has it renewed, and the others read it. It is waited for
+        until `deadline` (of the monotonic clock) at most, or until `dropped` is set: who holds it
+        may be stopped.
         """
         with ExitStack() as stack:
             for path in self._files()[:1]:
                 with suppress(OSError):  # a file that is gone, or on a disk without locks
-                    fcntl.flock(stack.enter_context(path.open()), fcntl.LOCK_EX)
+                    file = stack.enter_context(path.open())
+                    while not _locked(file) and time.monotonic() < deadline:
+                        if dropped.wait(_POLL_SECONDS):
+                            break
             yield
 
     def api_keys(self) -> list[str]:
@@ -99,6 +106,14 @@ class Tokens:
         if self._path is not None:
             return [self._path]
         return [path for path in self._found if _is_file(path)]
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_file(path: Path) -> bool:

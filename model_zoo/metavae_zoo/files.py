@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +17,8 @@ from typing import IO
 
 # In names that nobody else gives: of a folder that is being made, and of the one that it replaces.
 _MARK, _NEW, _OLD = ".metavae-", ".new", ".old"
+
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextmanager
@@ -46,23 +50,50 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}{_MARK}", suffix=_NEW, dir=path.parent))
-    old = scratch.with_suffix(_OLD)
+    with _named(path), _scratch_folder(path) as scratch:
+        yield scratch
+        scratch.chmod(0o755)
+        _replace(path, scratch, scratch.with_suffix(_OLD))
+
+
+@contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` that is locked, by which others see that it is in use."""
+    prefix = f".{path.name}{_MARK}"
+    while True:
+        scratch = Path(tempfile.mkdtemp(prefix=prefix, suffix=_NEW, dir=path.parent))
+        try:
+            with suppress(FileNotFoundError), ExitStack() as held:
+                held.enter_context(locked_folder(scratch))
+                scratch.lstat()  # it was not tidied up before it was locked
+                held = held.pop_all()
+                break
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
     try:
-        with _named(path), locked_folder(scratch):  # by which others see that it is in use
+        with held:
             yield scratch
-            scratch.chmod(0o755)
-            if path.exists():
-                os.replace(path, old)
-            try:
-                os.replace(scratch, path)
-            except BaseException:
-                if old.exists():
-                    os.replace(old, path)  # where that fails too, it stays beside
-                raise
-        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(path: Path, new: Path, old: Path) -> None:
+    """Put folder `new` at `path`, whatever is there or comes there meanwhile, by way of `old`."""
+    while True:
+        with suppress(FileNotFoundError):
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except BaseException as error:
+            if getattr(error, "errno", None) in _OCCUPIED:  # by another who does the same
+                shutil.rmtree(old, ignore_errors=True)
+                continue
+            if old.exists():
+                os.replace(old, path)  # where that fails too, it stays beside
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        return
 
 
 @contextmanager
@@ -77,17 +108,24 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _tidy(path: Path) -> None:
-    """Finish what a `replacing_folder` of `path` left that was killed; raises OSError."""
+    """Finish what a `replacing_folder` of `path` left that was killed, where that can be done."""
     ours = re.compile(rf"\.{re.escape(path.name + _MARK)}[a-z0-9_]{{8}}({_NEW}|{_OLD})")
     for left in [one for one in path.parent.iterdir() if ours.fullmatch(one.name)]:
         new, old = left.with_suffix(_NEW), left.with_suffix(_OLD)
-        with suppress(BlockingIOError, FileNotFoundError), ExitStack() as held:
+        with suppress(OSError), ExitStack() as held:
+            if not _is_own_folder(left):  # of a name that anybody may give, in a shared folder
+                continue
             if new.exists():
                 held.enter_context(locked_folder(new, BlockingIOError()))
             if old.exists() and not path.exists():
                 os.replace(old, path)
             for one in (new, old):
                 shutil.rmtree(one, ignore_errors=True)
+
+
+def _is_own_folder(path: Path) -> bool:
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 @contextmanager

@@ -189,10 +189,17 @@ def _check_replaceable(store: Path) -> None:
 
 def _check_name(store: Path) -> None:
     """Refuse a path that TorchServe's configuration cannot hold: it would not find its files."""
+    hint = "Choose another folder with --store"
     if not str(store).isprintable():
         raise BadStore(
-            f"the path {str(store)!a} holds characters that cannot be printed",
-            hint="Choose another folder with --store",
+            f"the path {str(store)!a} holds characters that cannot be printed", hint=hint
+        )
+    # Java reads no address of a file with a character that is two of its own.
+    beyond = [one for one in str(store) if ord(one) > 0xFFFF]
+    if beyond or "${" in str(store):  # and its logging puts variables in
+        held = beyond[0] if beyond else "${"
+        raise BadStore(
+            f"the path {store} holds {held}, which TorchServe cannot have in it", hint=hint
         )
 
 

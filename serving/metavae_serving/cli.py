@@ -110,18 +110,19 @@ def start_command(
     written into the store's configuration; the options of models can only be what was packed.
     Returns when every worker is ready.
     """
-    process.refuse_if_running(store)  # so that one which runs below is ours to stop
+    process.refuse_if_running(store)  # before anything is packed
+    launched: list[int] = []
     with _terminable():
         try:
             if names:
                 _pack(names, store, options, starting=True)
             else:
                 _reconfigure(store, options)
-            _start(store, timeout)
+            _start(store, timeout, launched)
             if foreground:
                 _wait_for_end(store)
         except (KeyboardInterrupt, SystemExit) as end:
-            if process.running(store) is not None:
+            if process.group_of(store) in launched:  # and not one that somebody else has started
                 stop.stop(store, drain_seconds=drain_seconds)
             click.echo("stopped")
             if not foreground:  # where a signal is the way to end it, it is no failure
@@ -180,14 +181,15 @@ def _pack(
         click.echo(f"packed {name} for {model.device} into {store}")
 
 
-def _start(store: Path, timeout: float) -> None:
+def _start(store: Path, timeout: float, launched: list[int]) -> None:
+    """Start the server, noting its process group in `launched`, and tell where it is."""
     with tqdm(unit="worker", desc="starting", disable=not sys.stderr.isatty()) as bar:
 
         def show(up: int, expected: int) -> None:
             bar.total = expected
             bar.update(up - bar.n)
 
-        started = launch.start(store, timeout=timeout, progress=show)
+        started = launch.start(store, timeout=timeout, progress=show, launched=launched.append)
     for worker in started:
         click.echo(f"{worker.model} is ready (worker {worker.id}, pid {worker.pid})")
     click.echo(f"url    {read_settings(store).url}")

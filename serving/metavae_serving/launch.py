@@ -56,10 +56,12 @@ def start(
     *,
     timeout: float = START_SECONDS,
     progress: Callable[[int, int], None] = lambda ready, expected: None,
+    launched: Callable[[int], None] = lambda group: None,
 ) -> list[Worker]:
     """Start the server over a packed store; return its workers once every one of them is ready.
 
-    `progress` is called with how many workers are ready, of how many. Raises BadStore where there
+    `progress` is called with how many workers are ready, of how many; `launched` once, with the
+    server's process group. Raises BadStore where there
     is no store, or one that is not as it was packed; ServerFailed where a port is taken, a server
     runs over it already or is being started, or a worker does not come up in `timeout` seconds;
     then, and when interrupted, no process is left behind.
@@ -76,6 +78,7 @@ def start(
         try:
             with _later_interrupts():
                 launcher = _launch(store, _environment(store, settings))
+                launched(launcher.pid)
             return _wait_until_ready(store, launcher, timeout, progress)
         except BaseException:
             if launcher is not None:

@@ -78,8 +78,11 @@ def running(store: Path) -> psutil.Process | None:
             if process.uids().real not in owners:
                 continue
             command = process.cmdline()
-            if _JAVA_CLASS in command and runs(process) and _is_over(process.pid, command, store):
-                if _is_ours(process):
+            if _JAVA_CLASS not in command or not runs(process):
+                continue
+            ours = _is_ours(process)
+            if _is_over(process.pid, command, store, ours=ours):
+                if ours:
                     return process
                 found = found or process
         except psutil.Error:  # it has just ended
@@ -97,11 +100,14 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-def _is_over(pid: int, command: Sequence[str], store: Path) -> bool:
+def _is_over(pid: int, command: Sequence[str], store: Path, *, ours: bool) -> bool:
     """Whether a server is at work on `store`, and not on one of this name elsewhere."""
-    # One that we start has the run folder for its own, wherever the store has been moved to.
+    # One that we start has the run folder for its own, wherever the store has been moved to: what
+    # has the store's earlier name by now is not its. Once that folder is deleted, the name is all.
     if _same(f"/proc/{pid}/cwd", run_folder(store)):
         return True
+    if ours and _has_folder(pid):
+        return False
     named = (*command, "")[command.index(_STORE_OPTION) + 1] if _STORE_OPTION in command else ""
     if not named:
         return False
@@ -115,6 +121,14 @@ def _is_over(pid: int, command: Sequence[str], store: Path) -> bool:
     except OSError:  # it is another user's
         return same_name
     return _same(there, store)
+
+
+def _has_folder(pid: int) -> bool:
+    """Whether the folder that a process is at work in is still somewhere."""
+    try:
+        return not os.readlink(f"/proc/{pid}/cwd").endswith(" (deleted)")
+    except OSError:  # the system does not tell
+        return False
 
 
 def _same(one: str, other: Path) -> bool:
@@ -173,9 +187,19 @@ def end(store: Path, server: psutil.Process | None = None) -> None:
         )
     check_ours(server, store)
     with suppress(ProcessLookupError):  # it has just ended by itself
-        stop_group(os.getpgid(server.pid), server)
+        if server.is_running():  # and no other process has its number
+            stop_group(os.getpgid(server.pid), server)
     with suppress(ServerFailed, OSError), starting(store):  # what a next one has made is its own
         forget(store)
+
+
+def group_of(store: Path) -> int | None:
+    """The process group of the server over `store`; None if none runs."""
+    server = running(store)
+    try:
+        return os.getpgid(server.pid) if server else None
+    except ProcessLookupError:  # it has just ended
+        return None
 
 
 def check_ours(server: psutil.Process, store: Path) -> None:

@@ -70,3 +70,35 @@ def test_a_forked_process_gets_its_own_embeddings(server, local, images, tmp_pat
 
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not():
     subprocess.run([sys.executable, "-c", FORKED_MEANWHILE], check=True, timeout=120)
+
+
+# A client that is closed, and one that threads of the child make their own at once.
+FORKED_CLIENTS = """
+import os, threading
+from metavae_client import GaveUp, RemoteEmbedder
+from metavae_client.forks import PerProcess
+
+made = []
+shared = PerProcess(lambda: made.append(1) or object())
+closed = RemoteEmbedder("http://127.0.0.1:9", "some", token="t")
+closed.close()
+if not (forked := os.fork()):
+    together = threading.Barrier(8)
+    got = []
+    def get():
+        together.wait()
+        got.append(shared.get())
+    threads = [threading.Thread(target=get) for _ in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    try:
+        closed.card
+    except GaveUp:
+        os._exit(0 if len(made) == 2 and len(set(got)) == 1 else 2)
+    os._exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+"""
+
+
+def test_a_forked_process_has_one_of_each_and_none_of_what_was_closed():
+    subprocess.run([sys.executable, "-c", FORKED_CLIENTS], check=True, timeout=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -417,6 +418,20 @@ def test_of_clients_that_miss_a_token_together_one_has_it_renewed(server, expire
     assert caplog.text.count("/token?type=inference") == 1
     for client in clients:
         client.close()
+
+
+def test_a_key_file_that_another_process_holds_for_good_is_waited_for_in_the_stated_time(
+    server, expire
+):
+    keys = Tokens(path=server.token_file)
+    client = Connection(server.url, keys, "inference", Patience(give_up_after=1))
+    expire("inference")
+    with server.token_file.open() as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sent = pool.submit(client.send, "GET", "/ping")
+        with contextlib.suppress(Unauthorized, GaveUp):  # or a new token came in the last moment
+            sent.result(timeout=30)
+    client.close()
 
 
 def test_an_expired_management_token_is_renewed(server, local, expire):

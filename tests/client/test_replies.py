@@ -82,6 +82,14 @@ def test_a_list_of_models_without_an_end_is_a_bad_reply(monkeypatch):
     assert len(asked) == 100
 
 
+@pytest.mark.parametrize("token", ["A" * 70_000, {"no": "text"}, 5])
+def test_a_page_that_cannot_be_asked_for_is_a_bad_reply(fake, token):
+    page = json.dumps({"models": [], "nextPageToken": token}).encode()
+    fake.trouble = lambda request, before: (200, {}, page)
+    with pytest.raises(BadReply, match="no management API of TorchServe"):
+        served_names(fake.url, Tokens(token="t"))
+
+
 def test_a_reply_without_an_end_is_a_bad_reply_before_memory_is_full(
     fake, faked, images, monkeypatch
 ):

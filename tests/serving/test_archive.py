@@ -240,6 +240,13 @@ def test_a_path_that_a_configuration_cannot_hold_is_refused(bundle, tmp_path, na
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["\U0001f600", "a${sys:user.name}"])
+def test_a_path_that_torchserve_would_take_for_another_is_refused(bundle, tmp_path, name):
+    with pytest.raises(BadStore, match="which TorchServe cannot have in it"):
+        pack([bundle], tmp_path / name, Settings())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_model_is_refused_by_name():
     with pytest.raises(UnknownName, match="nothing-like-this"):
         bundle_of("nothing-like-this")

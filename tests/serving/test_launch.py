@@ -162,16 +162,35 @@ def test_a_server_is_known_wherever_temporary_files_lie_and_without_them(
     assert commands_over(store) == []
 
 
-def test_a_server_is_known_after_its_store_was_renamed(store):
+def test_a_server_is_known_after_its_store_was_renamed(store, bundle, settings):
     launch.start(store)
     moved = store.with_name("moved")
     store.rename(moved)
     try:
         with pytest.raises(ServerFailed, match="a server runs over"):
             process.refuse_if_running(moved)
+        for there in ("nothing", "another store"):  # at the earlier name
+            assert process.running(store) is None, there
+            with pytest.raises(ServerFailed, match="no server runs over"):
+                stop.stop(store)
+            pack([bundle], store, settings)
+        assert launch.ready(moved)
     finally:
         process.end(moved)
     assert commands_over(store) == []
+
+
+def test_an_interrupted_start_stops_no_server_that_another_has_started(store, bundle, monkeypatch):
+    def packing(*_: object, **__: object) -> None:
+        launch.start(store)  # as another command does meanwhile
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metavae_serving.cli._pack", packing)
+    try:
+        assert serve("start", str(bundle.path), "--store", str(store)) == (130, "stopped\n")
+        assert launch.ready(store)
+    finally:
+        process.end(store)
 
 
 def test_what_merely_names_a_store_is_no_server_over_it(store, tmp_path):

@@ -291,6 +291,9 @@ def test_what_is_no_request_is_refused_as_any_other(port, trusted):
     assert refusal(answered(f"GET /% HTTP/1.1\r\n{host}")) == (400, "refused")
     assert refusal(answered(f"GET /{'a' * 10_000} HTTP/1.1\r\n{host}")) == (414, "refused")
     assert refusal(answered(f"GET /ping HTTP/1.1\r\n{host}\r\nA: {'a' * 10_000}"))[1] == "refused"
+    packed = f"POST /ping HTTP/1.1\r\n{host}\r\nTransfer-Encoding: gzip"
+    assert refusal(answered(packed)) == (501, "refused")
+    assert refusal(answered(f"GET /ping HTTP/3.0\r\n{host}")) == (505, "refused")
 
 
 def test_a_server_that_is_not_there_is_one_clear_error(proxy, trusted, settings):

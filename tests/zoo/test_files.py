@@ -67,6 +67,43 @@ def test_what_a_killed_process_left_is_put_back_or_removed(folder, moment):
     assert [path.name for path in folder.parent.rglob("*")] == ["zoo", "newer"]
 
 
+# Replaces a folder over and over, beside others that do the same.
+REPLACING = """
+import sys
+from pathlib import Path
+from metavae_zoo.files import replacing_folder
+
+for _ in range(200):
+    with replacing_folder(Path(sys.argv[1])) as scratch:
+        (scratch / "new").touch()
+"""
+
+
+def test_processes_that_replace_one_folder_at_once_all_succeed(folder):
+    command = [sys.executable, "-c", REPLACING, str(folder)]
+    replacing = [subprocess.Popen(command) for _ in range(4)]
+    assert [one.wait() for one in replacing] == [0] * 4
+    assert [path.name for path in folder.parent.rglob("*")] == ["zoo", "new"]
+
+
+def test_what_another_user_left_hinders_nobody(folder, monkeypatch):
+    name = ".zoo.metavae-abcdefgh"
+    left = [folder.parent / f"{name}.new", folder.parent / f"{name}.old"]
+    left[0].mkdir()
+    os.mkfifo(left[1])
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    with replacing_folder(folder) as scratch:
+        (scratch / "newer").touch()
+    assert (folder / "newer").exists()
+    assert all(one.exists() for one in left)
+    monkeypatch.undo()
+    os.unlink(left[1])
+    with replacing_folder(folder):
+        pass
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 def test_what_others_are_at_work_on_is_left_alone(folder):
     others = [
         folder.parent / name

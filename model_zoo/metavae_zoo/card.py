@@ -32,7 +32,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Accuracy = Annotated[float, Field(ge=0, le=1)]  # a share of test images
+Accuracy = Annotated[float, Field(ge=0, le=1, strict=True)]  # a share of test images
 
 
 class Interval(_Frozen):

@@ -85,7 +85,7 @@ def probe_command(bundle: Bundle, *words: object) -> Any:
     words = ("--model", card.name, "--family", card.family, "--split", card.split, *words)
     options = json.dumps([card.digest, *map(str, words)])
     kept = bundle.path.parent / "probes" / f"{hashlib.sha256(options.encode()).hexdigest()}.json"
-    with suppress(OSError, ValueError):  # none yet, or a damaged one
+    with suppress(OSError, ValueError, RecursionError):  # none yet, or a damaged one
         found = json.loads(kept.read_text())
         _KEPT.validate_python(found)
         return found

@@ -184,6 +184,7 @@ def test_seen_values_are_probed_where_that_is_allowed(local, small):
         {"context_size": 501},
         {"contexts": 0},
         {"train_size": 1},
+        {"train_size": 3},
         {"seed": -1},
     ],
 )

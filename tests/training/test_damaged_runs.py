@@ -136,3 +136,28 @@ def test_a_finished_run_in_a_folder_that_cannot_be_written_is_finished(folder):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert fit(SHORT, out=folder).epoch == 2
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_checkpoint_of_nested_lists_is_refused(folder):
+    path = folder / CHECKPOINT
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        [name] = file.metadata()
+    save_file(tensors, path, {name: "[" * 100_000})
+    with pytest.raises(BadCheckpoint):
+        load_checkpoint(path)
+
+
+def test_what_is_computed_is_not_trained(tmp_path):
+    asked = ["run", "wavelet-pca-digits-rotation-sparse", "--epochs", "2"]
+    done = CliRunner().invoke(main, [*asked, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert "has no epochs to be trained for" in done.output
+    runs = ["--runs", str(tmp_path / "runs"), "--dry-run", "--json"]
+    done = CliRunner().invoke(main, ["sweep", "*-digits-rotation-sparse", "--epochs", "0", *runs])
+    states = [json.loads(line) for line in done.output.splitlines()]
+    assert {one["recipe"] for one in states} >= {asked[1], "metavae-digits-rotation-sparse"}
+    done = CliRunner().invoke(main, ["sweep", "wavelet-pca-digits-*", "--epochs", "2", *runs])
+    assert done.exit_code == 0
+    plain = CliRunner().invoke(main, ["sweep", "wavelet-pca-digits-*", *runs])
+    assert done.output == plain.output

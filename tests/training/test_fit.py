@@ -272,6 +272,8 @@ def test_a_device_out_of_memory_says_which_setting_to_lower(tmp_path, monkeypatc
         ({"train_values": []}, "train_values is .*one value or more"),
         ({"train_values": [20]}, r"train_values is \[20\.0\], expected values that the split"),
         ({"context_sizes": [5, 1001]}, r"context_sizes is .*1001.*1297 images leaves for it, 1000"),
+        ({"validation_size": 1297}, "validation_size is 1297, .*1297 images leaves for it, 1296"),
+        ({"validation_size": 1296}, r"batch_size is 100, .* for it, 1 \(validation_size has"),
         ({"context_sizes": [0, 5]}, "context_sizes is .*whole numbers of 1 or more"),
         ({"context_sizes": [9, 5]}, "expected a smaller size, then a larger"),
         ({"latent_dim": 0}, "latent_dim is 0, expected a whole number, 1 to 1000000"),

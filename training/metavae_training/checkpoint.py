@@ -152,6 +152,7 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
         TypeError,
         ValueError,
         AttributeError,
+        RecursionError,
         BadRecipe,
     ) as error:
         raise _not_ours(path, f"{type(error).__name__}: {error}") from error

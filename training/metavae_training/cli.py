@@ -92,6 +92,10 @@ def run(
     from metavae_training.recipes import recipe as recipe_named
 
     chosen = recipe_named(recipe)
+    if epochs and chosen.epochs == 0:
+        raise click.BadParameter(
+            f"{recipe} is computed, and has no epochs to be trained for", param_hint="--epochs"
+        )
     chosen = chosen.changed(settings | ({} if epochs is None else {"epochs": epochs}))
     if threads:
         torch.set_num_threads(threads)
@@ -166,8 +170,10 @@ def sweep(
     from metavae_training import sweep as sweeping
     from metavae_training.jobs import jobs_of, matching
 
-    settings = {} if epochs is None else {"epochs": epochs}
-    jobs = jobs_of([one.changed(settings) for one in matching(patterns)], seeds, runs)
+    found = matching(patterns)
+    if epochs is not None:  # of those that have any: others are computed
+        found = [one.changed({"epochs": epochs}) if one.epochs else one for one in found]
+    jobs = jobs_of(found, seeds, runs)
     if dry_run:
         for job in jobs:
             state = {"recipe": job.recipe.name, "seed": job.seed, "state": job.state()}

@@ -65,7 +65,8 @@ class Job:
         try:
             last = (self.folder / LOG).read_text().splitlines()[-1]
             return int(json.loads(last)["epoch"])
-        except (OSError, IndexError, ValueError, KeyError, TypeError):  # none yet, or half a line
+        # None yet, or half a line.
+        except (OSError, IndexError, ValueError, KeyError, TypeError, RecursionError):
             return 0
 
 

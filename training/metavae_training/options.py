@@ -29,7 +29,7 @@ def _settings(
             raise click.BadParameter(f"{word!r} is not SETTING=VALUE")
         try:
             settings[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             settings[name] = value
     return settings
 

@@ -119,7 +119,7 @@ class Recipe:
         """Raise BadRecipe where a distribution of so many images is too small for the settings."""
         left = images - self.validation_size
         needed = {
-            "validation_size": (images, self.validation_size + 1),
+            "validation_size": (images - 1, self.validation_size),
             "batch_size": (left, self.batch_size),
             "context_sizes": (left - self.batch_size, self.context_sizes[1]),
         }
@@ -128,7 +128,8 @@ class Recipe:
                 raise self._bad(
                     setting,
                     getattr(self, setting),
-                    f"at most what a distribution of {images} images leaves for it, {available}",
+                    f"at most what a distribution of {images} images leaves for it, {available}"
+                    + ("" if setting == "validation_size" else " (validation_size has its part)"),
                 )
 
     def to_dict(self) -> dict[str, Any]:

@@ -68,9 +68,12 @@ class Protocol(ABC):
         for trial in self.trials(sample, 0):
             for picks in trial.fit_on:
                 labels = np.concatenate([sample.labels(pick) for pick in picks])
-                if len(np.unique(labels)) < 2:
+                found = len(np.unique(labels))
+                if found < len(sample.classes):
                     raise BadSettings.of(
-                        "train_size", f"{sample.train_size} gives images of one class only"
+                        "train_size",
+                        f"{sample.train_size} gives images of {found} of {len(sample.classes)}"
+                        " classes only",
                     )
 
     def images(self, result: ProbeResult) -> str:

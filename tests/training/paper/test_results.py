@@ -140,9 +140,12 @@ def test_a_write_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeyp
             {"series": [an_item().shared | {"items": [{"value": 20.0}]}]},
             "is not a results file .an item of the kind model without accuracy",
         ),
-        (
-            {"series": [an_item().shared | {"items": [an_item().own | {"accuracy": 5.0}]}]},
-            "is not a results file.*accuracy",
+        *(
+            (
+                {"series": [an_item().shared | {"items": [an_item().own | {"accuracy": number}]}]},
+                "is not a results file.*accuracy",
+            )
+            for number in (5.0, True, "0.5")
         ),
     ],
 )
@@ -156,7 +159,9 @@ def test_a_file_of_another_version_or_protocol_is_refused(tmp_path, change, says
     assert "Move it away" in str(refused.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": 3, "ite'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"schema": 3, "ite', pytest.param("[" * 200_000, id="nested")]
+)
 def test_what_is_no_results_file_is_refused_and_kept(tmp_path, content):
     (tmp_path / "table2.json").write_text(content)
     with pytest.raises(BadResults, match="is not a results file"):

@@ -244,7 +244,7 @@ def _check_version(path: Path, found: dict[str, Any]) -> None:
 def _decoded(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _no_results(path, error) from error
     if not isinstance(found, dict):
         raise _no_results(path, "it is no JSON object")

@@ -60,22 +60,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def _scratch_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` that is locked, by which others see that it is in use."""
     prefix = f".{path.name}{_MARK}"
-    while True:
-        scratch = Path(tempfile.mkdtemp(prefix=prefix, suffix=_NEW, dir=path.parent))
-        try:
-            with suppress(FileNotFoundError), ExitStack() as held:
+    with ExitStack() as held:
+        while True:
+            scratch = Path(tempfile.mkdtemp(prefix=prefix, suffix=_NEW, dir=path.parent))
+            held.callback(shutil.rmtree, scratch, ignore_errors=True)
+            with suppress(FileNotFoundError):  # others may tidy it up before it is locked
                 held.enter_context(locked_folder(scratch))
-                scratch.lstat()  # it was not tidied up before it was locked
-                held = held.pop_all()
+                scratch.lstat()
                 break
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-    try:
-        with held:
-            yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        yield scratch
 
 
 def _replace(path: Path, new: Path, old: Path) -> None:
@@ -113,7 +106,8 @@ def _tidy(path: Path) -> None:
     for left in [one for one in path.parent.iterdir() if ours.fullmatch(one.name)]:
         new, old = left.with_suffix(_NEW), left.with_suffix(_OLD)
         with suppress(OSError), ExitStack() as held:
-            if not _is_own_folder(left):  # of a name that anybody may give, in a shared folder
+            # Anybody may give these names in a shared folder: neither is opened or put back then.
+            if not all(_is_own_folder(one) for one in (new, old) if os.path.lexists(one)):
                 continue
             if new.exists():
                 held.enter_context(locked_folder(new, BlockingIOError()))

@@ -104,6 +104,17 @@ def test_what_another_user_left_hinders_nobody(folder, monkeypatch):
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_what_another_put_beside_a_leftover_is_not_put_back(folder):
+    name = ".zoo.metavae-abcdefgh"
+    (folder.parent / f"{name}.new").mkdir()
+    os.symlink(folder, folder.parent / f"{name}.old")  # no folder of ours
+    gone = folder.rename(folder.with_name("away"))
+    with replacing_folder(folder):
+        assert not folder.exists()
+    assert list(folder.iterdir()) == []
+    assert (gone / "precious").exists()
+
+
 def test_what_others_are_at_work_on_is_left_alone(folder):
     others = [
         folder.parent / name

@@ -23,6 +23,7 @@ from metavae_serving.wire import (
     MAX_REQUEST_BYTES,
     json_length,
 )
+from metavae_zoo.parsing import parse_json
 
 if TYPE_CHECKING:
     import grpc
@@ -129,8 +130,8 @@ def _success(content: bytes) -> httpx.Response:
 def _whole_number(content: bytes, name: str) -> int | None:
     """The whole number of this name in a JSON object; None if there is none."""
     try:
-        found = json.loads(content)[name]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        found = parse_json(content)[name]
+    except (ValueError, LookupError, TypeError):
         return None
     return found if isinstance(found, int) else None
 

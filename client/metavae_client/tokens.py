@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from metavae_client.errors import Unauthorized
+from metavae_zoo.parsing import parse_json
 from metavae_zoo.places import AnyPath, default_store, token_file
 
 Key = Literal["inference", "management"]
@@ -132,7 +132,7 @@ def _is_of_a_store(path: Path) -> bool:
 def _from_key_file(path: Path, key: Key | Literal["API"]) -> str:
     try:
         return str(_contents(path)[key]["key"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"no {key!r} key in it"
         raise Unauthorized(
             f"the token file {path} cannot be read ({reason})",
@@ -148,9 +148,9 @@ def _contents(path: Path) -> Any:
         raise OSError(errno.EINVAL, "it is no file")  # a pipe would be waited for, and read once
     for _ in range(_READS - 1):
         with suppress(ValueError):
-            return json.loads(path.read_text())
+            return parse_json(path.read_text())
         time.sleep(_WRITE_SECONDS)
-    return json.loads(path.read_text())
+    return parse_json(path.read_text())
 
 
 def _checked(token: str, origin: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metavae_zoo.errors import BadBundle
+from metavae_zoo.parsing import parse_json
 
 SCHEMA = 3
 Weights = Literal["fp32", "fp16", "int8"]
@@ -152,9 +153,9 @@ class ModelCard(_Frozen):
         Raises BadBundle for text that is no card and for a card of a newer schema.
         """
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             version = fields["schema_version"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             reason = f"{error}" if isinstance(error, ValueError) else "no schema_version in it"
             raise BadBundle(f"{source} is not a model card ({reason})", hint=RESTORE) from error
         if not isinstance(version, int) or version > SCHEMA:

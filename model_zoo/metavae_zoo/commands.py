@@ -24,6 +24,7 @@ from metavae_zoo.card import Accuracy
 from metavae_zoo.commit import code_commit
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import write_whole
+from metavae_zoo.parsing import parse_json
 
 
 class CommandFailed(MetavaeError):
@@ -85,8 +86,8 @@ def probe_command(bundle: Bundle, *words: object) -> Any:
     words = ("--model", card.name, "--family", card.family, "--split", card.split, *words)
     options = json.dumps([card.digest, *map(str, words)])
     kept = bundle.path.parent / "probes" / f"{hashlib.sha256(options.encode()).hexdigest()}.json"
-    with suppress(OSError, ValueError, RecursionError):  # none yet, or a damaged one
-        found = json.loads(kept.read_text())
+    with suppress(OSError, ValueError):  # none yet, or a damaged one
+        found = parse_json(kept.read_text())
         _KEPT.validate_python(found)
         return found
     zoo = bundle.path.parent

@@ -6,7 +6,6 @@ know without a word.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from metavae_serving.errors import BadStore
 from metavae_serving.settings import LOOPBACK, ModelSettings, Settings
 from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 from metavae_zoo.machine import usable_memory
+from metavae_zoo.parsing import parse_json
 
 CONFIGURATION = "config.properties"
 METRICS = "metrics.yaml"
@@ -112,8 +112,8 @@ def read_settings(store: Path) -> Settings:
 def packed_models(store: Path) -> list[str] | None:
     """Names of the models that a metavae-serve of any version packed; None in no store of ours."""
     try:
-        return list(json.loads(_packed(store))["models"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return list(parse_json(_packed(store))["models"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 

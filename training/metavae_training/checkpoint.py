@@ -15,6 +15,7 @@ from torch import Tensor
 from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import write_whole
+from metavae_zoo.parsing import parse_json
 
 _METADATA = "metavae"
 
@@ -130,7 +131,7 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
     groups: dict[str, Tensors] = {"weights": {}, "best": {}, "optimizer": {}}
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()[_METADATA])
+            metadata = parse_json(file.metadata()[_METADATA])
             for key in file.keys() if tensors else ():
                 group, name = key.split(".", 1)
                 groups[group][name] = file.get_tensor(key)
@@ -152,7 +153,6 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
         TypeError,
         ValueError,
         AttributeError,
-        RecursionError,
         BadRecipe,
     ) as error:
         raise _not_ours(path, f"{type(error).__name__}: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from metavae_training.checkpoint import BadCheckpoint, Checkpoint, load_checkpoi
 from metavae_training.fit import CHECKPOINT, LOG
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo.errors import UnknownName
+from metavae_zoo.parsing import parse_json
 
 SPLITS = ("contiguous", "interleaved", "sparse")  # what is trained first
 
@@ -64,9 +64,8 @@ class Job:
         """Epochs that the log tells of."""
         try:
             last = (self.folder / LOG).read_text().splitlines()[-1]
-            return int(json.loads(last)["epoch"])
-        # None yet, or half a line.
-        except (OSError, IndexError, ValueError, KeyError, TypeError, RecursionError):
+            return int(parse_json(last)["epoch"])
+        except (OSError, IndexError, ValueError, KeyError, TypeError):  # none yet, or half a line
             return 0
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from metavae_zoo.console import PATH
+from metavae_zoo.parsing import parse_json
 
 THREADS = click.IntRange(1, 512)  # more than that, and OpenMP takes the process down
 
@@ -28,8 +28,8 @@ def _settings(
         if not equals:
             raise click.BadParameter(f"{word!r} is not SETTING=VALUE")
         try:
-            settings[name] = json.loads(value)
-        except (ValueError, RecursionError):
+            settings[name] = parse_json(value)
+        except ValueError:
             settings[name] = value
     return settings
 

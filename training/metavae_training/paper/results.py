@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from metavae_zoo.card import Accuracy
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import locked_folder, make_writable, write_whole
+from metavae_zoo.parsing import parse_json
 
 SCHEMA = 3
 
@@ -243,8 +244,8 @@ def _check_version(path: Path, found: dict[str, Any]) -> None:
 
 def _decoded(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(path.read_text())
+    except (OSError, ValueError) as error:
         raise _no_results(path, error) from error
     if not isinstance(found, dict):
         raise _no_results(path, "it is no JSON object")

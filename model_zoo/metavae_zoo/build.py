@@ -86,10 +86,9 @@ def _floors(shipped: Bundle, record: ProbeRecord, out: Path) -> dict[str, float]
     for folder in sorted(out.glob("*/")):
         with suppress(BadBundle):
             card = open_bundle(folder).card
-            if card.results is None or not card.results.probe.floors:
-                continue
-            if _conditions(card, card.results.probe) == wanted:
-                return card.results.probe.floors
+            probe = card.results.probe if card.results else None
+            if probe and probe.floors and _conditions(card, probe) == wanted:
+                return probe.floors
     found = probe_command(shipped, "--seed", record.seed, "--contexts", 1)
     return ProbeRecord.model_validate(found["record"]).floors
 

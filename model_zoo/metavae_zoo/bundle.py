@@ -17,8 +17,9 @@ from metavae_zoo.places import AnyPath
 CARD = "card.json"
 SUMMARIZE = "summarize.onnx"
 ENCODE = "encode.onnx"
+SITE = "site.onnx"  # of models that infer the parameters of the context's site
 GOLDEN = "golden.safetensors"
-_FILES = {CARD, SUMMARIZE, ENCODE, GOLDEN}
+_FILES = {CARD, SUMMARIZE, ENCODE, SITE, GOLDEN}
 _MAX_CARD = 1_000_000  # bytes; a card takes some 4,000
 
 
@@ -76,7 +77,11 @@ def read_card(path: Path, *, source: str) -> ModelCard:
             hint=RESTORE,
         )
     card = ModelCard.from_json(path.read_bytes(), source=source)
-    expected = {ENCODE, GOLDEN} | ({SUMMARIZE} if card.needs_context else set())
+    expected = {ENCODE, GOLDEN}
+    if card.needs_context:
+        expected.add(SUMMARIZE)
+    if card.site:
+        expected.add(SITE)
     if set(card.files) != expected:
         raise BadBundle(
             f"{source} lists the files {sorted(card.files)}, expected {sorted(expected)}",

@@ -7,12 +7,13 @@ import json
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.parsing import parse_json
 
-SCHEMA = 3
+SCHEMA = 4  # the newest schema that is read; a card is written in the oldest that holds it
+_SCHEMA_WITHOUT_SITES = 3
 Weights = Literal["fp32", "fp16", "int8"]
 Precision = Literal["fp32", "int8"]
 
@@ -27,6 +28,9 @@ WITH_SET_LATENT = ("neural-statistician", "vhe", "vhe-vampprior")
 
 # What a model may be called: it becomes the name of a folder, of an archive and of an address.
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
+
+
+_NEW_FIELDS = ("site", "reference", "prior", "sites")  # of schema 4
 
 
 class _Frozen(BaseModel):
@@ -63,27 +67,63 @@ class ProbeRecord(_Frozen):
     paper: float | None = None
 
 
+class TransferRecord(_Frozen):
+    """One transfer result: a classifier fitted at the training sites, tested at held-out ones.
+
+    `accuracy` is the mean over the held-out values of `family`, its interval is over context draws;
+    `per_value` maps a held-out value to the accuracy there. `without_context` is the accuracy of
+    the same model when every image is embedded with a context of the reference site, so as it
+    comes. `floors` are the accuracies of the baselines, `over_seeds` the mean over training seeds.
+    """
+
+    family: str
+    split: str
+    seed: int
+    train_size: int
+    test_size: int
+    contexts: int
+    context_size: int
+    accuracy: Interval
+    per_value: dict[str, Interval]
+    without_context: Interval | None = None
+    floors: dict[str, float]
+    over_seeds: Interval | None = None
+
+
 class SeedRecord(_Frozen):
-    """One training seed: what chose the shipped one (validation ELBO) and what it scored."""
+    """One training seed: its validation ELBO, which chooses the shipped seed, and its accuracy.
+
+    `probe_accuracy` is None for a model whose split holds no value out.
+    """
 
     seed: int
     validation_elbo: float
-    probe_accuracy: float
+    probe_accuracy: float | None = None
 
 
 class Results(_Frozen):
     """What was measured of a model, by the commands that are named.
 
-    `int8` is the same probe of the model computed in 8 bits, where that was measured.
+    `probe` and `accuracy_over_seeds` are None for a model whose split holds no value out.
+    `int8` is the same probe of the model computed in 8 bits, where that was measured. `transfer`
+    has a record for each family and context size.
     """
 
-    probe: ProbeRecord
+    probe: ProbeRecord | None = None
     seeds: list[SeedRecord]
-    accuracy_over_seeds: Interval
+    accuracy_over_seeds: Interval | None = None
     shipped_seed: int
     chosen_by: str
     commands: list[str]
     int8: ProbeRecord | None = None
+    transfer: list[TransferRecord] = []
+
+
+class SiteParameter(_Frozen):
+    """One number of the output `site`: its name and its unit."""
+
+    name: str
+    unit: str
 
 
 class ModelCard(_Frozen):
@@ -96,6 +136,11 @@ class ModelCard(_Frozen):
     (`log_likelihood`, `kl_z`, and `kl_c` per set), in nats: a KL of 0 is a collapse. `precision` is
     what the graphs compute matrix products in, `results` are of the model as it is stored, but for
     the validation ELBO that chose the seed. `files` maps the bundle's other files to their sha256.
+
+    `site` lists the numbers of the output `site` in order; it is empty for a model that infers no
+    site (`metavae_zoo.site` reads them). `reference` is the value of the site that training sites
+    were simulated from, `prior` the settings of that simulation. `sites` maps the values of a
+    family whose sites were drawn from a seed to what was drawn.
     """
 
     schema_version: int = SCHEMA
@@ -122,6 +167,19 @@ class ModelCard(_Frozen):
     metavae_version: str
     files: dict[str, str]
     results: Results | None = None
+    site: list[SiteParameter] = []
+    reference: float | None = None
+    prior: dict[str, Any] = {}
+    sites: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _check_site(self) -> ModelCard:
+        names = [parameter.name for parameter in self.site]
+        if len(set(names)) < len(names):
+            raise ValueError("two numbers of `site` have the same name")
+        if names and not self.needs_context:
+            raise ValueError("the model takes no context, and infers a site from it")
+        return self
 
     @property
     def needs_context(self) -> bool:
@@ -143,8 +201,27 @@ class ModelCard(_Frozen):
         return _digest(tuple(self.files.items()))
 
     def to_json(self) -> str:
-        """The card as `card.json` holds it."""
-        return self.model_dump_json(indent=2) + "\n"
+        """The card as `card.json` holds it, in the oldest schema that has all its fields."""
+        if self._has_sites:
+            card = self.model_copy(update={"schema_version": SCHEMA})
+            return card.model_dump_json(indent=2) + "\n"
+        card = self.model_copy(update={"schema_version": _SCHEMA_WITHOUT_SITES})
+        without: dict[str, Any] = dict.fromkeys(_NEW_FIELDS, True)
+        if self.results is not None:
+            without["results"] = {"transfer"}
+        return card.model_dump_json(indent=2, exclude=without) + "\n"
+
+    @property
+    def _has_sites(self) -> bool:
+        """Whether a field has content that schema 3 does not know."""
+        if any(getattr(self, name) not in ([], {}, None) for name in _NEW_FIELDS):
+            return True
+        results = self.results
+        return results is not None and (
+            bool(results.transfer)
+            or None in (results.probe, results.accuracy_over_seeds)
+            or any(seed.probe_accuracy is None for seed in results.seeds)
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str) -> ModelCard:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from metavae_zoo.bundle import Bundle
-from metavae_zoo.card import Interval, ModelCard, Results
+from metavae_zoo.card import Interval, ModelCard, Results, TransferRecord
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.markdown import markdown_table
@@ -20,7 +20,7 @@ from metavae_zoo.stopping import stoppable
 def main() -> None:
     """List, fetch, verify and build metavae models.
 
-    A model is a bundle: a folder of two ONNX graphs, golden outputs and a card. Bundles are looked
+    A model is a bundle: a folder of ONNX graphs, golden outputs and a card. Bundles are looked
     for in METAVAE_ZOO (else the user's data folder), then among those that ship with metavae.
     Every read is verified against the sha256 sums on the card.
     """
@@ -231,14 +231,17 @@ def results_table(cards: list[ModelCard]) -> str:
     head += ["paper", "KL(z)", "KL(c)", "int8"]
     rows = []
     for card in cards:
-        if card.results is None:
+        if card.results is None or card.results.probe is None:
             continue
-        probe, over_seeds = card.results.probe, card.results.accuracy_over_seeds
+        probe = card.results.probe
+        over_seeds = card.results.accuracy_over_seeds
         rows.append(
             [
                 f"`{card.name}`",
                 _interval(probe.accuracy),
-                f"{_interval(over_seeds)} ({over_seeds.n})" if over_seeds.n > 1 else "1",
+                f"{_interval(over_seeds)} ({over_seeds.n})"
+                if over_seeds and over_seeds.n > 1
+                else "1",
                 *(f"{probe.floors[floor]:.4f}" for floor in floors),
                 f"{probe.paper:.3f}" if probe.paper else "",
                 *(_nats(card, term) for term in ("kl_z", "kl_c")),
@@ -255,7 +258,7 @@ def _nats(card: ModelCard, term: str) -> str:
 
 def _change_in_int8(results: Results) -> str:
     """What computing in 8 bits adds to the accuracy; nothing where it was not measured."""
-    if results.int8 is None:
+    if results.int8 is None or results.probe is None:
         return ""
     change = round(results.int8.accuracy.mean - results.probe.accuracy.mean, 4)
     return f"{change + 0.0:+.4f}"  # and no negative zero
@@ -276,7 +279,7 @@ def _page(bundle: Bundle) -> str:
     facts = {
         "family": f"{card.family}, {card.split} split",
         "trained on": " ".join(f"{value:g}" for value in card.train_values),
-        "held out": " ".join(f"{value:g}" for value in card.held_out_values),
+        "held out": " ".join(f"{value:g}" for value in card.held_out_values) or "none",
         "images": "x".join(map(str, card.image_shape)),
         "embedding": f"{card.latent_dim} numbers",
         "context": f"summary of {card.feature_dim} numbers" if card.needs_context else "none",
@@ -290,22 +293,69 @@ def _page(bundle: Bundle) -> str:
         "licence": card.licence,
         "folder": f"{bundle.path} ({bundle.size / 1e6:.1f} MB)",
     }
+    if card.site:
+        facts["site"] = "inferred from the context: " + _site_names(card)
+    if card.reference is not None:
+        facts["reference"] = f"{card.reference:g}, the site that training sites were simulated from"
+    if card.prior:
+        facts["prior"] = ", ".join(f"{name} {_shown(value)}" for name, value in card.prior.items())
+    if card.sites:
+        facts["sites"] = f"{len(card.sites)}, drawn from a seed; --json lists them"
     lines = [card.name, card.description, ""]
     lines += [f"  {key:12} {value}" for key, value in facts.items()]
     if card.results:
-        probe = card.results.probe
-        lines += [
-            "",
-            f"  linear probe of the held-out values, {probe.train_size} training and"
-            f" {probe.test_size} test images, contexts of {probe.context_size}",
-            f"    {'this model':24} {_interval(probe.accuracy)} over {probe.accuracy.n} contexts",
-            f"    {'mean over training seeds':24} {_interval(card.results.accuracy_over_seeds)}"
-            f" over {len(card.results.seeds)}",
-        ]
-        if int8 := card.results.int8:
-            change = _change_in_int8(card.results)
-            lines.append(f"    {'this model in int8':24} {_interval(int8.accuracy)}, {change}")
-        lines += [f"    {floor:24} {value:.4f}" for floor, value in probe.floors.items()]
-        if probe.paper is not None:
-            lines.append(f"    {'paper':24} {probe.paper:.3f}")
+        lines += [line for one in card.results.transfer for line in _transfer_lines(one)]
+        lines += _probe_lines(card.results)
     return "\n".join(lines)
+
+
+def _site_names(card: ModelCard) -> str:
+    """The names of the output `site`, where those of one kind stand once: "warp (4), ..."."""
+    kinds = [parameter.name.partition("_")[0] for parameter in card.site]
+    return ", ".join(f"{kind} ({kinds.count(kind)})" for kind in dict.fromkeys(kinds))
+
+
+def _shown(value: object) -> str:
+    """A setting of the prior; a range as "0.5 to 2"."""
+    if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
+        return " to ".join(f"{one:g}" for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _transfer_lines(record: TransferRecord) -> list[str]:
+    """A transfer result as a person reads it."""
+    lines = [
+        "",
+        f"  transfer to the held-out values of {record.family}, {record.split} split,"
+        f" {record.train_size} training and {record.test_size} test images,"
+        f" contexts of {record.context_size}",
+        f"    {'this model':24} {_interval(record.accuracy)} over {record.accuracy.n} contexts",
+    ]
+    if (over := record.over_seeds) is not None:
+        lines.append(f"    {'mean over training seeds':24} {_interval(over)} over {over.n}")
+    if record.without_context is not None:
+        lines.append(f"    {'without a context':24} {_interval(record.without_context)}")
+    return lines + [f"    {floor:24} {value:.4f}" for floor, value in record.floors.items()]
+
+
+def _probe_lines(results: Results) -> list[str]:
+    """The linear probe as a person reads it; nothing for a model that was not probed."""
+    if (probe := results.probe) is None:
+        return []
+    lines = [
+        "",
+        f"  linear probe of the held-out values, {probe.train_size} training and"
+        f" {probe.test_size} test images, contexts of {probe.context_size}",
+        f"    {'this model':24} {_interval(probe.accuracy)} over {probe.accuracy.n} contexts",
+    ]
+    if (over := results.accuracy_over_seeds) is not None:
+        lines.append(
+            f"    {'mean over training seeds':24} {_interval(over)} over {len(results.seeds)}"
+        )
+    if int8 := results.int8:
+        change = _change_in_int8(results)
+        lines.append(f"    {'this model in int8':24} {_interval(int8.accuracy)}, {change}")
+    lines += [f"    {floor:24} {value:.4f}" for floor, value in probe.floors.items()]
+    if probe.paper is not None:
+        lines.append(f"    {'paper':24} {probe.paper:.3f}")
+    return lines

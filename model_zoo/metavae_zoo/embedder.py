@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle
+from metavae_zoo.bundle import ENCODE, GOLDEN, SITE, SUMMARIZE, Bundle
 from metavae_zoo.card import ModelCard
-from metavae_zoo.errors import BadBundle, BadSummary, MetavaeError
+from metavae_zoo.errors import BadBundle, BadSummary, MetavaeError, NoSite
 from metavae_zoo.graph import CHUNK, Device, open_graph
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.packs import Pack, joined, packs, pieces
@@ -22,6 +22,7 @@ from metavae_zoo.summary import LIMIT, Summary
 
 # torch against ONNX Runtime on the CPU; on CUDA, products are summed in another order.
 GOLDEN_TOLERANCE: dict[Device, float] = {"cpu": 1e-5, "cuda": 1e-3}
+SITE_TOLERANCE = 1e-4  # of the golden site: logarithms and roots of what the other outputs sum
 TF32_TOLERANCE = 2e-2  # products of factors with 10 bits of mantissa in place of 23
 
 
@@ -115,6 +116,17 @@ def check_summary(card: ModelCard, summary: Summary) -> None:
         )
 
 
+def check_site(card: ModelCard) -> None:
+    """Raise NoSite unless the model of `card` infers the parameters of a context's site."""
+    if not card.site:
+        raise NoSite(
+            f"model {card.name} infers no site from a context",
+            hint="Choose a model whose card lists `site` (`metavae-zoo show NAME`), such as a"
+            " canonical one, or do not ask for the site",
+            field="outputs",
+        )
+
+
 class OnnxEmbedder:
     """A bundle on ONNX Runtime in this process.
 
@@ -138,6 +150,12 @@ class OnnxEmbedder:
         opened = partial(open_graph, device=device, threads=threads, tf32=tf32)
         self._encode = opened(bundle.path / ENCODE)
         self._summarize = opened(bundle.path / SUMMARIZE) if bundle.card.needs_context else None
+        # On the CPU always: one row through a tiny graph.
+        self._site = (
+            open_graph(bundle.path / SITE, device="cpu", threads=threads)
+            if self.card.site
+            else None
+        )
         self._tolerance = TF32_TOLERANCE if tf32 else GOLDEN_TOLERANCE[device]
         self._where = f"{device} in TF32" if tf32 else device
         if check_golden:
@@ -166,6 +184,32 @@ class OnnxEmbedder:
             for (index, _), piece in zip(pack, pieces(features, pack), strict=True):
                 parts[index].append(_summed(piece, digest))
         return [_merged(of_one) for of_one in parts]
+
+    def site(self, summary: Summary) -> NDArray[np.float32]:
+        """The parameters of the context's site, float32 [P], in the order of `card.site`.
+
+        `metavae_zoo.site.Site` reads them. The bits depend on the summary alone. Raises NoSite for
+        a model that infers no site, and BadSummary for a summary that is not this model's or from
+        which no finite site follows.
+        """
+        check_site(self.card)
+        check_summary(self.card, summary)
+        assert self._site is not None, "a card with a site has a graph of it"  # noqa: S101
+        inputs = {"summary": summary.mean[None], "count": np.array([[summary.count]], np.float32)}
+        [sites] = self._site.run(inputs)
+        if sites.shape != (1, len(self.card.site)):
+            raise BadBundle(
+                f"{SITE} of {self.card.name} gives shape {list(sites.shape)}, the card lists"
+                f" {len(self.card.site)} numbers",
+                hint="Export the model again: `metavae-train export CHECKPOINT`",
+            )
+        if not np.isfinite(sites).all():
+            raise BadSummary(
+                "no finite site follows from the summary",
+                hint="Summarise images of the kind that the model was trained on",
+                field="summary",
+            )
+        return sites[0]
 
     def embed(
         self, queries: ArrayLike, summary: Summary | Sequence[Summary] | None = None
@@ -210,10 +254,11 @@ class OnnxEmbedder:
                 hint="Export the model again",
             ) from error
         for name, gap in gaps.items():
-            if not gap <= self._tolerance:
+            allowed = max(self._tolerance, SITE_TOLERANCE) if name == "site" else self._tolerance
+            if not gap <= allowed:
                 raise BadBundle(
                     f"{bundle.path}: {name} differs from the exported golden outputs by {gap:.2g},"
-                    f" allowed {self._tolerance:g} on {self._where}",
+                    f" allowed {allowed:g} on {self._where}",
                     hint="Check the ONNX Runtime version, then export the model again",
                 )
 
@@ -228,6 +273,9 @@ class OnnxEmbedder:
         if summary is not None:
             found["summary"] = summary.mean
             expected["summary"] = (self.card.feature_dim,)
+            if self.card.site and "site" in golden:
+                found["site"] = self.site(summary)
+                expected["site"] = (len(self.card.site),)
         for name, values in found.items():
             if values.shape != expected[name]:
                 raise ValueError(f"{name} has shape {values.shape}, the card says {expected[name]}")

@@ -4,6 +4,7 @@ MetavaeError            says what was given, what was expected and what to do
 ├── UnknownName         a model, recipe, family or split that does not exist
 ├── BadImages           images of a wrong shape, type or range, or none at all
 ├── BadSummary          a summary that is missing, of another model, or out of range
+├── NoSite              a site that was asked of a model that infers none
 ├── BadBundle           a model on disk that is incomplete, changed or too new
 ├── DataUnavailable     a data set that can be neither found nor downloaded, or is damaged
 └── DeviceUnavailable   an execution provider that was asked for and is not there
@@ -59,6 +60,12 @@ class BadSummary(MetavaeError):
     """A context summary that is missing, made by another model, or outside the exact range."""
 
     code = "bad_summary"
+
+
+class NoSite(MetavaeError):
+    """The site of a context was asked for, and the model infers none."""
+
+    code = "no_site"
 
 
 class BadBundle(MetavaeError):

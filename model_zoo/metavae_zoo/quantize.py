@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from metavae_zoo.bundle import Bundle, check_replaceable, copy_bundle, open_bundle
-from metavae_zoo.card import SCHEMA, ModelCard, ProbeRecord
+from metavae_zoo.card import ModelCard, ProbeRecord
 from metavae_zoo.commands import probe_command, run_command
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.files import make_writable
@@ -23,10 +23,13 @@ def measure_int8(bundle: Bundle, *, out: Path | None) -> Bundle:
     has something else of that name; CommandFailed where a command fails.
     """
     card = bundle.card
-    if card.results is None:
+    if card.results is None or card.results.probe is None:
         raise BadBundle(
-            f"{card.name} has no measured accuracy to compare int8 with",
-            hint=f"Measure it first: `metavae-zoo build {card.name}`",
+            f"{card.name} has no linear probe on its card to compare int8 with",
+            hint=f"Measure it first: `metavae-zoo build {card.name}`"
+            if card.held_out_values
+            else f"The {card.split} split of {card.family} holds no value out; choose a model of"
+            " another family or split",
         )
     target = (out or user_bundles()) / card.name
     make_writable(target.parent)  # now, not after the probe
@@ -39,7 +42,7 @@ def measure_int8(bundle: Bundle, *, out: Path | None) -> Bundle:
     record = ProbeRecord.model_validate(found["record"])
     commands = dict.fromkeys([*card.results.commands, f"metavae-zoo quantize {card.name}"])
     results = card.results.model_copy(update={"int8": record, "commands": list(commands)})
-    changed = card.model_copy(update={"results": results, "schema_version": SCHEMA})
+    changed = card.model_copy(update={"results": results})
     return copy_bundle(bundle, target, card=changed)
 
 

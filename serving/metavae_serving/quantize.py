@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save
 
-from metavae_zoo.bundle import GOLDEN, Bundle, write_bundle
-from metavae_zoo.card import SCHEMA
+from metavae_zoo.bundle import GOLDEN, SITE, Bundle, write_bundle
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadBundle
 
@@ -48,11 +47,15 @@ def quantize(bundle: Bundle, path: Path) -> Bundle:
             f"{path} is there already, and would be replaced",
             hint="Give a folder that does not exist yet",
         )
-    graphs = {name: quantized(bundle.path / name) for name in card.files if name.endswith(".onnx")}
+    graphs = {
+        name: quantized(bundle.path / name)
+        for name in card.files
+        if name.endswith(".onnx") and name != SITE
+    }
+    if card.site:  # a tiny graph, which stays in fp32
+        graphs[SITE] = (bundle.path / SITE).read_bytes()
     golden = load_file(bundle.path / GOLDEN)
-    changed = card.model_copy(
-        update={"precision": "int8", "results": None, "schema_version": SCHEMA}
-    )
+    changed = card.model_copy(update={"precision": "int8", "results": None})
     with TemporaryDirectory() as scratch:
         untested = {**graphs, GOLDEN: save(golden)}
         made = write_bundle(Path(scratch, "made"), changed, untested, verify=lambda _: None)
@@ -62,6 +65,8 @@ def quantize(bundle: Bundle, path: Path) -> Bundle:
     golden |= {"mean": found.mean, "log_variance": found.log_variance}
     if summary is not None:
         golden["summary"] = summary.mean
+        if card.site:
+            golden["site"] = embedder.site(summary)
     return write_bundle(path, changed, {**graphs, GOLDEN: save(golden)}, verify=OnnxEmbedder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -11,11 +12,19 @@ from torch import Tensor
 
 from metavae_training.models import Model
 from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import Embeddings, pooled_rows
+from metavae_zoo.embedder import Embeddings, check_site, check_summary, pooled_rows
 from metavae_zoo.images import as_images
 from metavae_zoo.summary import Summary
 
 _ROWS = 256  # every product has this many rows: its bits then do not depend on the batch
+
+
+class _InfersSite(Protocol):
+    """The part of a model with a site that other models lack."""
+
+    def site(self, pooled: Tensor, count: Tensor) -> Tensor:
+        """Site parameters [R, P] of pooled features [R, S] over count [R, 1] images."""
+        ...
 
 
 class TorchEmbedder:
@@ -36,6 +45,17 @@ class TorchEmbedder:
             for chunk in _chunks(images)
         ]
         return parts[0].merge(*parts[1:])
+
+    @torch.no_grad()
+    def site(self, summary: Summary) -> NDArray[np.float32]:
+        """The parameters of the context's site, float32 [P]; see `OnnxEmbedder.site`."""
+        check_site(self.card)
+        check_summary(self.card, summary)
+        pooled = torch.from_numpy(summary.mean[None])
+        sites = cast("_InfersSite", self._model).site(
+            pooled, torch.full((1, 1), float(summary.count))
+        )
+        return sites[0].numpy()
 
     @torch.no_grad()
     def embed(

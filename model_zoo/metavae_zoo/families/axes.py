@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from metavae_zoo.families.warp import Affine, Interpolation
+from metavae_zoo.families.parts import Part
+from metavae_zoo.families.warp import Affine, Interpolation, warp
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,23 @@ class Axis:
     def change(self, value: float) -> float:
         """How much the transform at `value` changes an image: its matrix less the identity's."""
         return float(np.linalg.norm(self.matrix(value) - np.eye(2, 3)))
+
+    def render(
+        self, images: NDArray[np.uint8], value: float, part: Part, side: int
+    ) -> NDArray[np.uint8]:
+        """All images [N, H, W] of a part as the distribution at `value` shows them, [N, side, side].
+
+        The same bits on every call.
+        """
+        return warp(images, self.matrix(value), self.interpolation, side)
+
+    def fingerprint(self, value: float, part: Part) -> tuple[object, ...]:
+        """Everything but images and side that `render` depends on; its repr is part of a key."""
+        return (np.round(self.matrix(value), 12).tolist(), self.interpolation)
+
+    def site(self, value: float) -> dict[str, Any]:
+        """Parameters of a drawn site, as JSON; empty where the value itself tells the transform."""
+        return {}
 
 
 def rotation(degrees: float) -> Affine:

@@ -15,7 +15,6 @@ from metavae_zoo.errors import UnknownName
 from metavae_zoo.families.axes import Axis
 from metavae_zoo.families.cache import cached_array
 from metavae_zoo.families.parts import Part
-from metavae_zoo.families.warp import warp
 from metavae_zoo.images import Images
 
 _TRANSFORM_VERSION = 1  # raised when the meaning of a cached pixel changes
@@ -86,6 +85,10 @@ class Family:
             tuple(value for i, value in enumerate(self.values) if i not in trained),
         )
 
+    def reference(self, split: str) -> float:
+        """The training value of a split whose transform changes an image least."""
+        return min(self.split(split).train_values, key=self.axis.change)
+
     def images(self, value: float, part: Part, data_root: Path | None = None) -> Images:
         """All images of the distribution at `value`, [N, 1, H, W]; a cached read-only array."""
         return self.images_at([value], part, data_root)[0]
@@ -96,7 +99,7 @@ class Family:
         """All images of several distributions, in one order of base images."""
         source, _ = self.dataset.load(part, data_root)
         content = self.dataset.fingerprint(part)
-        return [self._transformed(source, content, value) for value in values]
+        return [self._rendered(source, content, value, part) for value in values]
 
     def labels(self, part: Part, data_root: Path | None = None) -> NDArray[np.int64]:
         """Labels [N], the same for every value of the axis."""
@@ -110,21 +113,21 @@ class Family:
                 digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def _transformed(self, source: NDArray[np.uint8], content: str, value: float) -> Images:
-        matrix = self.axis.matrix(value)
+    def _rendered(
+        self, source: NDArray[np.uint8], content: str, value: float, part: Part
+    ) -> Images:
         key = hashlib.sha256(
             repr(
                 (
                     _TRANSFORM_VERSION,
                     content,
                     source.shape,
-                    np.round(matrix, 12).tolist(),
-                    self.axis.interpolation,
+                    *self.axis.fingerprint(value, part),
                     self.dataset.side,
                 )
             ).encode()
         ).hexdigest()
         images = cached_array(
-            key, lambda: warp(source, matrix, self.axis.interpolation, self.dataset.side)
+            key, lambda: self.axis.render(source, value, part, self.dataset.side)
         )
         return images[:, None]

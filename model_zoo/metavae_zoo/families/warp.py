@@ -37,12 +37,25 @@ def resampling_weights(
 ) -> csr_array:
     """The warp as a sparse linear map from input pixels to output pixels, [side², H·W]."""
     height, width = shape
+    x, y = matrix @ np.vstack([centred_positions(side), np.ones(side * side)])
+    return sampling_weights(shape, x + (width - 1) / 2, y + (height - 1) / 2, interpolation)
+
+
+def centred_positions(side: int) -> NDArray[np.float64]:
+    """Positions (x, y) of the pixels of a square image from its centre, in pixels, [2, side²]."""
     rows, columns = np.indices((side, side))
     centre = (side - 1) / 2
-    output = np.stack([columns.ravel() - centre, rows.ravel() - centre, np.ones(side * side)])
-    x, y = matrix @ output
-    x, y = x + (width - 1) / 2, y + (height - 1) / 2
+    return np.stack([columns.ravel() - centre, rows.ravel() - centre])
 
+
+def sampling_weights(
+    shape: tuple[int, int],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    interpolation: Interpolation,
+) -> csr_array:
+    """Sparse map [P, H·W] that reads the input at P positions, in pixels from its first pixel."""
+    height, width = shape
     # Each output pixel reads its input neighbours (x, y) with these weights.
     if interpolation == "nearest":
         # The tie-break towards +inf is fixed here: rint would round halves to even numbers, and
@@ -61,7 +74,7 @@ def resampling_weights(
         ]
 
     entries = []
-    pixel = np.arange(side * side)
+    pixel = np.arange(len(x))
     for column, row, weight in taps:
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         source = (row * width + column)[inside].astype(np.intp)
@@ -71,5 +84,5 @@ def resampling_weights(
     )
     return csr_array(
         (values.astype(np.float32), (output_index, input_index)),
-        shape=(side * side, height * width),
+        shape=(len(x), height * width),
     )

@@ -10,6 +10,7 @@ from metavae_zoo.families.digits import Digits
 from metavae_zoo.families.family import Family, Split
 from metavae_zoo.families.mnist import Mnist
 from metavae_zoo.families.parts import Part
+from metavae_zoo.families.scanner import AFFINE, CAMERA, PLAIN, SCANNER
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -20,6 +21,14 @@ FAMILIES: dict[str, Family] = {
         Family("digits-rotation", Digits(), ROTATION),
         Family("digits-scale", Digits(), SCALE),
         Family("digits-skew", Digits(), SKEW),
+        Family("mnist-affine", Mnist(), AFFINE),
+        Family("mnist-scanner", Mnist(), SCANNER),
+        Family("mnist-camera", Mnist(), CAMERA),
+        Family("digits-affine", Digits(), AFFINE),
+        Family("digits-scanner", Digits(), SCANNER),
+        Family("digits-camera", Digits(), CAMERA),
+        Family("mnist", Mnist(), PLAIN),
+        Family("digits", Digits(), PLAIN),
     )
 }
 

@@ -38,9 +38,9 @@ class Axis:
     def render(
         self, images: NDArray[np.uint8], value: float, part: Part, side: int
     ) -> NDArray[np.uint8]:
-        """All images [N, H, W] of a part as the distribution at `value` shows them, [N, side, side].
+        """Images [N, side, side] of the distribution at `value`, the same bits on every call.
 
-        The same bits on every call.
+        images: all images [N, H, W] of the part, untransformed.
         """
         return warp(images, self.matrix(value), self.interpolation, side)
 

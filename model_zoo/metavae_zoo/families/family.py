@@ -127,7 +127,5 @@ class Family:
                 )
             ).encode()
         ).hexdigest()
-        images = cached_array(
-            key, lambda: self.axis.render(source, value, part, self.dataset.side)
-        )
+        images = cached_array(key, lambda: self.axis.render(source, value, part, self.dataset.side))
         return images[:, None]

@@ -43,7 +43,7 @@ def resampling_weights(
 
 def centred_positions(side: int) -> NDArray[np.float64]:
     """Positions (x, y) of the pixels of a square image from its centre, in pixels, [2, side²]."""
-    rows, columns = np.indices((side, side))
+    rows, columns = np.indices((side, side), np.float64)
     centre = (side - 1) / 2
     return np.stack([columns.ravel() - centre, rows.ravel() - centre])
 

@@ -30,6 +30,8 @@ from metavae_zoo.graph import open_graph
 from metavae_zoo.index import find_bundle
 from metavae_zoo.places import token_file
 
+from .site_model import write_site_bundle
+
 MODEL = "metavae-digits-rotation-contiguous"
 
 
@@ -120,6 +122,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The checkpoint as a bundle."""
     return export(checkpoint, tmp_path_factory.mktemp("zoo") / MODEL)
+
+
+@pytest.fixture(scope="session")
+def site_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny model that infers a site, made by hand."""
+    return write_site_bundle(tmp_path_factory.mktemp("zoo") / "by-hand")
 
 
 @pytest.fixture(scope="session")

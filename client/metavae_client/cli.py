@@ -15,7 +15,9 @@ from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.served import only_name
 from metavae_zoo.card import ModelCard
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
-from metavae_zoo.embedder import Embeddings
+from metavae_zoo.embedder import Embeddings, check_site
+from metavae_zoo.site import Site, describe, doubts
+from metavae_zoo.summary import Summary
 
 _images = click.argument("images", nargs=-1, required=True, type=PATH)
 _model = click.option(
@@ -67,7 +69,8 @@ def embed(
 ) -> None:
     """Embed QUERIES given a context: .npy arrays, pictures or folders of pictures.
 
-    Without --out the embeddings are printed, one line of numbers per image.
+    Without --out the embeddings are printed, one line of numbers per image. A model that infers the
+    context's site warns, on stderr, of a context that tells little of it.
     """
     if context and summary:
         raise click.UsageError("give --context or --summary, not both")
@@ -80,6 +83,8 @@ def embed(
         if context:
             given = embedder.summarize(files.read_images(context, embedder.card, field="context"))
         embeddings = embedder.embed(images, given)
+        if given is not None:
+            _warn(_inferred(embedder, given), given.count)
     if out:
         files.write_embeddings(out, embeddings, names)
     if given is not None and not embedder.card.needs_context:
@@ -91,29 +96,60 @@ def embed(
 
 @main.command()
 @_images
-@click.option("--out", type=PATH, required=True, help="Where to write the summary, a .npz.")
+@click.option(
+    "--out", type=PATH, help="Where to write the summary, a .npz; required without --site."
+)
+@click.option(
+    "--site",
+    "show_site",
+    is_flag=True,
+    help="Print what the model infers of the images' site: how it differs from the reference that"
+    " the model was trained on (rotation, size, contrast), and how sure that is. For models whose"
+    " card lists a site.",
+)
 @_model
 @server_options
 @json_option
 def summarize(
     images: tuple[Path, ...],
-    out: Path,
+    out: Path | None,
+    show_site: bool,
     model: str | None,
     url: str,
     token_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Summarise a context of IMAGES once, for any number of `embed --summary`."""
-    files.check_output(out, ".npz")
+    """Summarise a context of IMAGES once, for any number of `embed --summary`.
+
+    With --site it also says what the model infers of their site; --json then has the numbers by the
+    names on the model's card. A model that infers a site warns, on stderr, of a context that tells
+    little of it.
+    """
+    if out:
+        files.check_output(out, ".npz")
+    elif not show_site:
+        raise click.UsageError("Missing option '--out' (or --site)")
     name = model or only_name(url, token_file=token_file)
     with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
+        if show_site:
+            check_site(embedder.card)
         context = files.read_images(images, embedder.card, field="context")
         summary = embedder.summarize(context)
-    files.write_summary(out, summary)
+        site = _inferred(embedder, summary)
+    _warn(site, summary.count)
+    told: dict[str, object] = {"count": summary.count, "model": summary.model}
+    if out:
+        files.write_summary(out, summary)
+        told = {"out": str(out)} | told
+    if site is not None and show_site:
+        told |= {"site": site.numbers, "description": describe(site)}
     if as_json:
-        click.echo(json.dumps({"out": str(out), "count": summary.count, "model": summary.model}))
-    else:
+        click.echo(json.dumps(told))
+        return
+    if out:
         click.echo(f"wrote {out}: the summary of {summary.count} images by {name}")
+    if "description" in told:
+        click.echo(told["description"])
 
 
 @main.command()
@@ -134,6 +170,19 @@ def models(url: str, token_file: Path | None, management_url: str | None, as_jso
     for card in cards:
         shape = "x".join(map(str, card.image_shape))
         click.echo(f"{card.name}   images {shape}   embedding {card.latent_dim}")
+
+
+def _inferred(embedder: RemoteEmbedder, summary: Summary) -> Site | None:
+    """The site of a context; None for a model that infers none."""
+    if not embedder.card.site:
+        return None
+    return Site.of(embedder.card, embedder.site(summary))
+
+
+def _warn(site: Site | None, count: int) -> None:
+    """Print, on stderr, what makes the site of a context of `count` images doubtful."""
+    for doubt in doubts(site, count) if site else []:
+        click.echo(f"Warning: {doubt}", err=True)
 
 
 def _print_embeddings(

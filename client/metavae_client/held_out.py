@@ -8,8 +8,18 @@ from metavae_zoo.families import Family, Split
 
 
 def check_unseen(card: ModelCard, values: Family, split: Split) -> None:
-    """Raise unless the card's model was trained over this family and split, and no other value."""
+    """Raise unless the card's model has seen no image of a value that the split holds out.
+
+    That is so of a model that was trained over this family and split, and no other value; and of
+    one that was trained over the plain family of the same data set, so on the images as they are,
+    where the split trains on the value that leaves images as they are.
+
+    Raises SplitMismatch and SeenValues.
+    """
     anyway = "or probe it all the same with --allow-seen"
+    if card.family == values.dataset.name and values.name != values.dataset.name:
+        _check_plain(card, values, split, anyway)
+        return
     if card.family != values.name:
         raise SplitMismatch(
             f"model {card.name} was trained over {card.family}, the probe is of {values.name}",
@@ -31,5 +41,17 @@ def check_unseen(card: ModelCard, values: Family, split: Split) -> None:
             f"model {card.name} was trained on values that {values.name} holds out in its"
             f" {split.name} split ({listed})",
             hint=f"Train it again over that split, {anyway}",
+            field="split",
+        )
+
+
+def _check_plain(card: ModelCard, values: Family, split: Split, anyway: str) -> None:
+    """Raise SeenValues unless the images as they are belong to a training value of the split."""
+    identity = min(values.values, key=values.axis.change)
+    if identity in split.held_out_values:
+        raise SeenValues(
+            f"model {card.name} was trained on {card.family} as it is, which {values.name} holds"
+            f" out in its {split.name} split ({values.axis.name} {identity:g})",
+            hint=f"Give a split that trains on {values.axis.name} {identity:g}, {anyway}",
             field="split",
         )

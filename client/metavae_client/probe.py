@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from metavae_client.classifiers import Codes, fitting_pool
 from metavae_client.contexts import Contexts, check_sources
+from metavae_client.errors import BadSettings
 from metavae_client.floors import FLOORS, Encode, fit_pca, pixels, random_projection
 from metavae_client.held_out import check_unseen
 from metavae_client.protocols import Linear, Protocol
@@ -53,15 +54,27 @@ def run_probe(
     """
     values = family(settings.family)
     split = values.split(settings.split)
+    if not split.held_out_values:
+        raise BadSettings.of("split", f"{split.name} of {values.name} holds no value out")
     if not allow_seen:
         check_unseen(embedder.card, values, split)
     sample = Sample(values, split, settings, data_root)
     check_sources(embedder.card, settings.sources)
+    protocol = settings.protocol
+
+    def queries(value: float, part: Part) -> Pick:
+        return protocol.train(sample, value) if part == "train" else sample.test(value)
+
     contexts: ContextsOf = {
-        part: Contexts(embedder, sample, settings.context_size, source)
+        part: Contexts(
+            embedder,
+            sample,
+            settings.context_size,
+            source,
+            queries=queries if protocol.contexts_apart else None,
+        )
         for part, source in settings.sources.items()
     }
-    protocol = settings.protocol
     protocol.check(sample)
     vary = any(one.vary for one in contexts.values())
     draws = protocol.own_draws or (settings.contexts if vary else 1)

@@ -87,7 +87,9 @@ class Numbers(click.ParamType):
     default="own",
     show_default=True,
     help="Contexts of the images' own distribution, or wrong ones: of another (a third of the"
-    " family's values further on), the own with one shuffle of their pixels, a summary of zeros.",
+    " family's values further on), of the reference (the training value that changes images least:"
+    " what the model gives without a context of the images' own), the own with one shuffle of their"
+    " pixels, a summary of zeros.",
 )
 @click.option(
     "--test-context-from",

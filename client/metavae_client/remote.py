@@ -34,7 +34,7 @@ from metavae_serving.wire import (
     encode_request,
 )
 from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import Embeddings, pooled_rows
+from metavae_zoo.embedder import Embeddings, check_site, check_summary, pooled_rows
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.places import AnyPath
@@ -106,6 +106,13 @@ class RemoteEmbedder:
         rows = self._rows_per_request(bytes_in=images[0].nbytes, bytes_out=0)
         parts = self._each(len(images), rows, "summarize", lambda at: self._summarize(images[at]))
         return parts[0].merge(*parts[1:])
+
+    def site(self, summary: Summary) -> NDArray[np.float32]:
+        """The parameters of the context's site, float32 [P]; see `OnnxEmbedder.site`."""
+        check_site(self.card)
+        check_summary(self.card, summary)
+        outputs = self._infer(summary=summary, outputs=("site",))
+        return self._output(outputs, "site", (len(self.card.site),), np.float32)
 
     def embed(
         self, queries: ArrayLike, summary: Summary | Sequence[Summary] | None = None
@@ -207,8 +214,11 @@ class RemoteEmbedder:
         queries: Images | None = None,
         context: Images | None = None,
         summary: Summary | Sequence[Summary] | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> _Outputs:
-        body, headers = encode_request(queries=queries, context=context, summary=summary)
+        body, headers = encode_request(
+            queries=queries, context=context, summary=summary, outputs=outputs
+        )
         response = self._connection.send(
             "POST",
             f"/v2/models/{quote(self.model, safe='')}/infer",

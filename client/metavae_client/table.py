@@ -98,6 +98,7 @@ def _context(result: ProbeResult) -> str:
     images = {
         "own": f"{result.context_size} images",
         "other": f"{result.context_size} images of another {result.axis}",
+        "reference": f"{result.context_size} images of the reference",
         "shuffled": f"{result.context_size} images with shuffled pixels",
         "zeros": "a summary of zeros in place of a context",
     }

@@ -200,11 +200,23 @@ class Answerer:
                 field="queries" if exchange.queries > exchange.context else "context",
                 status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
+        if exchange.summaries > self._max_images:
+            raise BadRequest(
+                f"the request holds {exchange.summaries} summaries, at most {self._max_images} are"
+                " taken",
+                hint="Send fewer summaries at a time",
+                field="summary",
+                status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            )
         card = self._embedder.card
+        numbers = {
+            "embedding": exchange.queries * card.latent_dim,
+            "log_variance": exchange.queries * card.latent_dim,
+            "site": max(1, exchange.summaries) * len(card.site),
+        }
         reply = sum(
-            exchange.queries * card.latent_dim * (4 if binary else _JSON_NUMBER_BYTES)
+            numbers.get(name, 0) * (4 if binary else _JSON_NUMBER_BYTES)
             for name, binary in request.outputs.items()
-            if name in ("embedding", "log_variance")
         )
         if reply + card.feature_dim * _JSON_NUMBER_BYTES > MAX_REPLY_BYTES:
             raise BadRequest(
@@ -274,6 +286,7 @@ class _Exchange:
         self.id = request_id(question.headers) or question.id
         self.operation = "unknown"
         self.queries = self.context = 0  # images
+        self.summaries = 0  # of a request that has one for each query or site
         self.request: EmbedRequest | None = None
         self.error: MetavaeError | None = None
         self.answer: Answer
@@ -294,7 +307,12 @@ class _Exchange:
 
     def take(self, request: EmbedRequest) -> None:
         """Note what is asked, as it came."""
-        self.operation = "summarize" if request.queries is None else "embed"
+        if request.queries is not None:
+            self.operation = "embed"
+        else:
+            self.operation = "site" if request.context is None else "summarize"
+        if request.summary is not None and request.summary.ndim == 2:
+            self.summaries = len(request.summary)
         self.queries, self.context = (
             images.shape[0] if images is not None and images.size else 0  # no more than came
             for images in (request.queries, request.context)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from metavae_serving.metrics import BATCH, CONTEXT, Meter
 from metavae_serving.wire import EmbedRequest
 from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import OnnxEmbedder, pooled_rows
+from metavae_zoo.embedder import OnnxEmbedder, check_site, pooled_rows
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.summary import Summary
@@ -46,6 +46,13 @@ def embed_batch(
         for (job, _), one in zip(given, embeddings, strict=True):
             job.outputs |= {"embedding": one.mean, "log_variance": one.log_variance}
 
+    of_sites = [(job, job.site_of) for job in jobs if job.site_of is not None and not job.error]
+    if of_sites:
+        began = time.perf_counter()
+        for job, summaries in of_sites:
+            job.take_site(embedder, summaries)
+        meter.since(began, "site")
+
     if images := sum(len(context) for _, context in asked) + sum(len(rows[0]) for _, rows in given):
         meter.observe(BATCH, value=images)
     return [job.error or job.outputs for job in jobs]
@@ -60,8 +67,12 @@ class _Job:
         self.outputs: Outputs = {}
         self.context: Images | None = None
         self.rows: Rows | None = None
+        self.site_of: Summary | list[Summary] | None = None  # the summaries whose site is asked for
         self._queries: Images | None = None
+        self._asks_site = "site" in request.outputs
         try:
+            if self._asks_site:
+                check_site(card)
             self.context = self._images(request.context, "context")
             self._queries = self._images(request.queries, "queries")
             if self.context is None:
@@ -77,9 +88,21 @@ class _Job:
         self.outputs = {"summary": summary.total, "count": np.array([summary.count], np.int64)}
         self._pool(summary)
 
+    def take_site(self, embedder: OnnxEmbedder, summaries: Summary | list[Summary]) -> None:
+        """Infer the site, [P], or one for each of several summaries, [B, P]."""
+        try:
+            if isinstance(summaries, Summary):
+                self.outputs["site"] = embedder.site(summaries)
+            else:
+                self.outputs["site"] = np.stack([embedder.site(summary) for summary in summaries])
+        except MetavaeError as error:
+            self.error = error
+
     def _images(self, array: NDArray | None, field: str) -> Images | None:
         return None if array is None else as_images(array, self._card.image_shape, field=field)
 
     def _pool(self, summary: Summary | list[Summary] | None) -> None:
+        if self._asks_site:
+            self.site_of = summary
         if self._queries is not None:
             self.rows = self._queries, pooled_rows(self._card, summary, len(self._queries))

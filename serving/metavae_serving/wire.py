@@ -5,7 +5,8 @@ The server's language, which the client speaks too: numpy, the zoo's types, and 
 A body is one JSON object and, where the header Inference-Header-Content-Length gives the length
 of that object, the bytes of its binary tensors. Inputs are `queries`, `context`, `summary` and
 `count`, see EmbedRequest; outputs are `embedding` and `log_variance` when queries came, `summary`
-and `count` when a context came. The request parameter `model` names the model (its card's digest)
+and `count` when a context came, and, only where it is asked for by name, `site` when a context or a
+summary came. The request parameter `model` names the model (its card's digest)
 that made the summary, the reply's parameter `model` the one that answered.
 """
 
@@ -101,13 +102,15 @@ def encode_request(
     queries: NDArray | None = None,
     context: NDArray | None = None,
     summary: Summary | Sequence[Summary] | None = None,
+    outputs: Sequence[str] | None = None,
     binary: bool = True,
 ) -> tuple[bytes, dict[str, str]]:
     """Return the body and the HTTP headers of a request, for embeddings or a context's summary.
 
     `queries` and `context` are uint8 or float32 images, `summary` is one for all queries or one
-    per query, all of one model. Raises BadRequest for arrays of other types, for numbers that JSON
-    cannot hold where `binary` is off, and for summaries of several models.
+    per query, all of one model. `outputs` names the outputs that are wanted, None for all but
+    `site`. Raises BadRequest for arrays of other types, for numbers that JSON cannot hold where
+    `binary` is off, and for summaries of several models.
     """
     arrays: dict[str, NDArray] = {}
     for name, images in (("queries", queries), ("context", context)):
@@ -129,7 +132,10 @@ def encode_request(
         arrays["summary"] = np.stack([one.total for one in summary])
         arrays["count"] = np.array([one.count for one in summary], np.int64)
         parameters["model"] = models.pop()
-    return join_body({"parameters": parameters}, "inputs", arrays, dict.fromkeys(arrays, binary))
+    header: dict[str, Any] = {"parameters": parameters}
+    if outputs is not None:
+        header["outputs"] = [{"name": name} for name in outputs]
+    return join_body(header, "inputs", arrays, dict.fromkeys(arrays, binary))
 
 
 def decode_request(body: bytes | bytearray | memoryview, header_length: int | None) -> EmbedRequest:
@@ -247,25 +253,23 @@ def _check_combination(arrays: dict[str, NDArray]) -> None:
             hint="Send both back as the server gave them",
             field="count" if "summary" in arrays else "summary",
         )
-    if "queries" not in arrays and "context" not in arrays:
-        raise BadRequest(
-            "neither queries nor context came",
-            hint="Give `queries` to embed, `context` to summarise, or both",
-            field="queries",
-        )
+    if not arrays.keys() & {"queries", "context", "summary"}:
+        raise _nothing_to_do()
     if "summary" in arrays:
         summary, count = arrays["summary"], arrays["count"]
         rows = summary.shape[0] if summary.ndim == 2 else 1
-        if summary.ndim not in (1, 2) or count.shape != (rows,):
+        queries = arrays.get("queries")
+        nothing = rows == 0 and queries is None
+        if summary.ndim not in (1, 2) or count.shape != (rows,) or nothing:
             raise BadRequest(
                 f"summary has shape {list(summary.shape)} and count {list(count.shape)}, expected"
                 " [S] and [1], or [B, S] and [B]",
                 hint="Send one summary and its count, or one of both per query",
                 field="summary",
             )
-        if summary.ndim == 2 and arrays["queries"].shape[:1] != (rows,):
+        if summary.ndim == 2 and queries is not None and queries.shape[:1] != (rows,):
             raise BadRequest(
-                f"{rows} summaries came for queries of shape {list(arrays['queries'].shape)},"
+                f"{rows} summaries came for queries of shape {list(queries.shape)},"
                 " expected one, or one per query",
                 hint="Send one summary of shape [S] for all queries, or as many as queries",
                 field="summary",
@@ -275,12 +279,15 @@ def _check_combination(arrays: dict[str, NDArray]) -> None:
 def _outputs(
     asked: object, parameters: dict[str, Any], arrays: dict[str, NDArray]
 ) -> dict[str, bool]:
-    possible = (("embedding", "log_variance") if "queries" in arrays else ()) + (
+    unasked = (("embedding", "log_variance") if "queries" in arrays else ()) + (
         ("summary", "count") if "context" in arrays else ()
     )
+    possible = unasked + (("site",) if arrays.keys() & {"context", "summary"} else ())
     default = _flag(parameters, "binary_data_output", default=False)
+    if not unasked and not asked:
+        raise _nothing_to_do()
     if asked is None:
-        return dict.fromkeys(possible, default)
+        return dict.fromkeys(unasked, default)
     if not isinstance(asked, list):
         raise BadRequest(
             f"outputs is {shown(asked)}, expected a list",
@@ -300,7 +307,16 @@ def _outputs(
         if not isinstance(own, dict):
             raise _no_object(f"the parameters of output {name}", own, field="outputs")
         chosen[name] = _flag(own, "binary_data", default=default)
-    return chosen or dict.fromkeys(possible, default)
+    return chosen or dict.fromkeys(unasked, default)
+
+
+def _nothing_to_do() -> BadRequest:
+    return BadRequest(
+        "neither queries nor context came",
+        hint="Give `queries` to embed, `context` to summarise, or both; or a `summary` with"
+        ' "outputs": [{"name": "site"}] for the site that it tells of',
+        field="queries",
+    )
 
 
 def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:

@@ -5,6 +5,7 @@ A fake server for what TorchServe cannot be made to do, a small probe, and embed
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,14 +95,31 @@ class FakeServer:
 
     def answer(self, request: EmbedRequest) -> tuple[bytes, dict[str, str]]:
         outputs: dict[str, np.ndarray] = {}
+        summary = request.summaries()
         if request.context is not None:
             summary = self.embedder.summarize(request.context)
             outputs |= {"summary": summary.total, "count": np.array([summary.count])}
+        if "site" in request.outputs:
+            assert isinstance(summary, Summary)
+            outputs["site"] = self.embedder.site(summary)
         if request.queries is not None:
             embeddings = self.embedder.embed(request.queries, request.summaries())
             outputs |= {"embedding": embeddings.mean, "log_variance": embeddings.log_variance}
         card = self.embedder.card
         return encode_reply(outputs, request, model_name=card.name, model=card.digest)
+
+
+@contextlib.contextmanager
+def running(embedder: OnnxEmbedder) -> Iterator[FakeServer]:
+    """A fake server, for as long as a `with` block."""
+    server = FakeServer(embedder)
+    thread = threading.Thread(target=server.http.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
 
 
 class Spy:
@@ -173,12 +191,15 @@ def local(bundle: Bundle) -> OnnxEmbedder:
 
 @pytest.fixture
 def fake(local: OnnxEmbedder) -> Iterator[FakeServer]:
-    server = FakeServer(local)
-    thread = threading.Thread(target=server.http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with running(local) as server:
+        yield server
+
+
+@pytest.fixture
+def site_server(site_bundle: Bundle) -> Iterator[FakeServer]:
+    """A server of a model that infers a site."""
+    with running(OnnxEmbedder(site_bundle)) as server:
+        yield server
 
 
 @pytest.fixture

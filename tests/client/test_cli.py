@@ -334,3 +334,66 @@ def test_the_installed_command_exits_with_1_and_one_line(files):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: no server answers at http://127.0.0.1:9")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def of_site(site_server, monkeypatch):
+    """Call the command line against a server whose model infers a site."""
+    monkeypatch.setenv("METAVAE_URL", site_server.url)
+    monkeypatch.setenv("METAVAE_MODEL", site_server.embedder.card.name)
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+def test_summarize_says_what_the_site_is(of_site, files):
+    result = of_site("summarize", "context.npy", "--site")
+    assert result.exit_code == 0, result.output
+    assert re.fullmatch(
+        r"rotated by 43 degrees counter-clockwise, 1\.2 times larger, (moved by \S+ pixels, )?"
+        r"sure to 3 degrees\n",
+        result.stdout,
+    )
+    assert result.stderr == ""
+    assert not Path("s.npz").exists()
+    with_file = of_site("summarize", "context.npy", "--site", "--out", "s.npz")
+    assert with_file.stdout.splitlines()[1:] == result.stdout.splitlines()
+    assert read_summary(Path("s.npz")).count == 50
+
+
+def test_the_numbers_of_a_site_go_by_their_names(of_site, files, site_server):
+    told = json.loads(of_site("summarize", "context.npy", "--site", "--json").stdout)
+    card = site_server.embedder.card
+    assert list(told["site"]) == [parameter.name for parameter in card.site]
+    assert told["site"]["warp_xx"] == pytest.approx(1.2 * np.cos(np.deg2rad(43)))
+    assert told["description"].startswith("rotated by 43 degrees")
+    assert (told["count"], told["model"]) == (50, card.digest)
+    plain = json.loads(of_site("summarize", "context.npy", "--out", "s.npz", "--json").stdout)
+    assert list(plain) == ["out", "count", "model"]
+
+
+def test_a_context_that_tells_little_of_its_site_is_warned_of(of_site, files, images):
+    np.save("one.npy", images[:1])
+    summarized = of_site("summarize", "one.npy", "--out", "s.npz")
+    by_context = of_site("embed", "queries.npy", "--context", "one.npy", "--out", "z.npy")
+    by_summary = of_site("embed", "queries.npy", "--summary", "s.npz", "--out", "z.npy")
+    for result in (summarized, by_context, by_summary):
+        assert result.exit_code == 0, result.output
+        few, unsure = result.stderr.splitlines()
+        assert few.startswith("Warning: a context of 1 image says little of its site")
+        assert unsure.startswith("Warning: the site is not sure")
+    enough = of_site("embed", "queries.npy", "--context", "context.npy", "--out", "z.npy")
+    assert enough.stderr == ""
+
+
+def test_the_site_of_a_model_that_infers_none_is_told_before_any_image_is_read(client, files):
+    line = in_one_line(client("summarize", "missing.npy", "--site"))
+    assert "infers no site" in line
+
+
+def test_summarize_wants_somewhere_to_put_the_summary_or_the_site(client, files):
+    result = client("summarize", "context.npy")
+    assert result.exit_code == 2
+    assert "Missing option '--out' (or --site)" in result.stderr

@@ -169,3 +169,53 @@ def test_a_model_without_a_context_cannot_be_given_a_wrong_one(contextless, smal
     with pytest.raises(BadSettings, match=f"--test-context-from is {source}, .* without a context"):
         run_probe(contextless, replace(small, test_context_from=source))
     assert contextless.embedded == []
+
+
+def test_contexts_of_the_reference_are_of_the_value_that_changes_images_least(given, local, small):
+    for context, part in zip(given("reference", contexts=1), ("train", "test") * 8, strict=True):
+        assert_of(context, 0.0, part)
+    settings = replace(small, context_from="reference", contexts=1, floors=())
+    result = run_probe(local, settings)
+    assert {value.context_value for value in result.measurements[0].values} == {0.0}
+
+
+def base_rows(images, value, part):
+    """Which base images these are."""
+    rows = {image.tobytes(): row for row, image in enumerate(DIGITS.images(value, part))}
+    return {rows[image.tobytes()] for image in images}
+
+
+@pytest.mark.parametrize("source", ["own", "reference"])
+def test_contexts_of_transfer_share_no_base_image_with_what_is_embedded(spy, small, source):
+    watched = spy()
+    settings = replace(small, protocol=Transfer(), context_from=source, contexts=1, floors=())
+    run_probe(watched, settings)
+    split = DIGITS.split("contiguous")
+    places = [(value, "train") for value in split.train_values]
+    places += [(value, "test") for value in split.held_out_values]
+    asked = zip(places, watched.summarized, watched.embedded, strict=True)
+    for (value, part), context, (queries, _) in asked:
+        of_context = 0.0 if source == "reference" else value
+        embedded = base_rows(queries, value, part)
+        assert base_rows(context, of_context, part).isdisjoint(embedded)
+
+
+def test_transfer_draws_from_all_images_where_too_few_are_left(spy, small):
+    watched = spy()
+    settings = replace(small, protocol=Transfer(), test_size=None, contexts=1, floors=())
+    result = run_probe(watched, settings)
+    tested = len(DIGITS.split("contiguous").held_out_values)
+    for context, (queries, _) in zip(
+        watched.summarized[-tested:], watched.embedded[-tested:], strict=True
+    ):
+        assert {one.tobytes() for one in context} <= {one.tobytes() for one in queries}
+    assert "neither fitted on nor tested, where the part has 20 such images left" in result.note
+
+
+def test_the_linear_probe_draws_its_contexts_from_all_images_as_ever(given, small):
+    contexts = given("own", contexts=1)
+    value = HELD_OUT[0]
+    pool = DIGITS.images(value, "train")
+    rng = np.random.default_rng([small.seed, DIGITS.values.index(value), 0, 0])
+    rows = np.sort(rng.choice(len(pool), 20, replace=False))
+    assert np.array_equal(contexts[0], pool[rows])

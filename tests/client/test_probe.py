@@ -238,3 +238,28 @@ def test_a_fit_that_was_cut_off_is_told(monkeypatch, images):
     monkeypatch.setattr("metavae_client.classifiers.MAX_ITERATIONS", MAX_ITERATIONS // 500)
     with fitting_pool():
         assert not logistic_regression(pixels(images), labels).converged
+
+
+def plain(spy):
+    """A model that was trained on the digits as they are."""
+    return spy(family="digits", split="all", train_values=[0.0], held_out_values=[])
+
+
+def test_a_model_of_the_plain_data_set_is_probed_where_a_split_trains_on_it(spy, small):
+    settings = replace(small, contexts=1, floors=())
+    assert run_probe(plain(spy), settings).paper is None
+    digits = family("digits-rotation")
+    for split in digits.axis.splits:
+        if 0.0 in digits.split(split).held_out_values:
+            with pytest.raises(SeenValues, match=r"as it is, which digits-rotation holds out"):
+                run_probe(plain(spy), replace(settings, split=split))
+
+
+def test_a_model_of_another_plain_data_set_is_refused(spy, small):
+    with pytest.raises(SplitMismatch, match="trained over mnist, the probe is of digits-rotation"):
+        run_probe(spy(family="mnist", split="all"), small)
+
+
+def test_a_split_that_holds_nothing_out_is_refused(spy, small):
+    with pytest.raises(BadSettings, match="all of digits holds no value out"):
+        run_probe(plain(spy), replace(small, family="digits", split="all"))

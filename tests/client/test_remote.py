@@ -33,7 +33,7 @@ from metavae_client.tokens import Tokens
 from metavae_serving.management import list_workers
 from metavae_serving.wire import HEADER_LENGTH
 from metavae_zoo.embedder import Embeddings
-from metavae_zoo.errors import BadImages, BadSummary
+from metavae_zoo.errors import BadImages, BadSummary, NoSite
 from metavae_zoo.places import token_file
 from metavae_zoo.summary import Summary
 
@@ -533,3 +533,36 @@ def test_no_token_is_ever_logged(fake, faked, local, images, caplog):
         embedder.summarize(images[:5])
         assert "trying again" in caplog.text
         assert "secret" not in caplog.text + repr(embedder)
+
+
+def test_a_site_is_that_of_the_model_in_process_to_the_bit(site_server, images):
+    local = site_server.embedder
+    with RemoteEmbedder(site_server.url, local.card.name) as remote:
+        for count in (1, 20):
+            summary = remote.summarize(images[:count])
+            assert np.array_equal(remote.site(summary), local.site(summary))
+        asked = len(site_server.requests)
+        for bad in (
+            Summary(summary.total, 20, "another"),
+            Summary(summary.total, 0, summary.model),
+        ):
+            with pytest.raises(BadSummary):
+                remote.site(bad)
+        assert len(site_server.requests) == asked, "what is no summary of this model is not sent"
+
+
+def test_a_site_of_a_model_that_infers_none_is_not_asked_for(faked, fake, images):
+    summary = faked.summarize(images[:5])
+    asked = len(fake.requests)
+    with pytest.raises(NoSite, match="infers no site"):
+        faked.site(summary)
+    assert len(fake.requests) == asked
+
+
+def test_a_reply_without_the_site_is_a_bad_one(site_server, images, monkeypatch):
+    with RemoteEmbedder(site_server.url, site_server.embedder.card.name) as remote:
+        summary = remote.summarize(images[:5])
+        short = np.zeros(3, np.float32)
+        monkeypatch.setattr(site_server.embedder, "site", lambda summary: short)
+        with pytest.raises(BadReply, match="sent no site of shape"):
+            remote.site(summary)

@@ -130,3 +130,69 @@ def test_a_context_beyond_the_exact_range_fails_alone(embedder, request_of, monk
     assert isinstance(before, dict)
     assert isinstance(after, dict)
     assert_array_equal(before["embedding"], after["embedding"])
+
+
+@pytest.fixture(scope="module")
+def site_embedder(site_bundle) -> OnnxEmbedder:
+    return OnnxEmbedder(site_bundle, threads=1)
+
+
+def asked(**inputs) -> EmbedRequest:
+    body, headers = encode_request(**inputs)
+    return decode_request(body, int(headers["Inference-Header-Content-Length"]))
+
+
+def outputs_of(found) -> dict:
+    assert isinstance(found, dict), found
+    return found
+
+
+def test_a_site_has_the_same_bits_alone_and_in_any_batch(site_embedder, rng):
+    images = rng.integers(0, 256, (40, 28, 28), np.uint8)
+    summaries = [site_embedder.summarize(images[: 1 + row]) for row in range(30)]
+    requests = [
+        asked(context=images, outputs=["site"]),
+        asked(context=images[:3], queries=images, outputs=["embedding", "site"]),
+        asked(summary=summaries, outputs=["site"]),
+        asked(summary=summaries[5], outputs=["site"]),
+        asked(queries=images[:30], summary=summaries, outputs=["site", "log_variance"]),
+        asked(context=images),
+    ]
+    together = [outputs_of(one) for one in embed_batch(site_embedder, requests, Meter("m"))]
+    whole = site_embedder.site(site_embedder.summarize(images))
+    each = np.stack([site_embedder.site(summary) for summary in summaries])
+    assert_array_equal(together[0]["site"], whole, strict=True)
+    assert_array_equal(together[1]["site"], each[2], strict=True)
+    assert_array_equal(together[2]["site"], each, strict=True)
+    assert_array_equal(together[3]["site"], each[5], strict=True)
+    assert_array_equal(together[4]["site"], each, strict=True)
+    assert "site" not in together[5]
+    for request, found in zip(requests, together, strict=True):
+        [alone] = embed_batch(site_embedder, [request], Meter("m"))
+        assert outputs_of(alone).keys() == found.keys()
+        for name, array in outputs_of(alone).items():
+            assert_array_equal(found[name], array, strict=True)
+
+
+def test_a_summary_without_a_site_fails_alone(site_embedder, rng):
+    images = rng.integers(0, 256, (4, 28, 28), np.uint8)
+    good = site_embedder.summarize(images)
+    bad = Summary(good.total, good.count, "another")
+    requests = [asked(summary=one, outputs=["site"]) for one in (good, bad, good)]
+    first, failed, last = embed_batch(site_embedder, requests, Meter("m"))
+    assert isinstance(failed, MetavaeError)
+    assert failed.code == "bad_summary"
+    assert_array_equal(outputs_of(first)["site"], outputs_of(last)["site"], strict=True)
+    none = Summary(good.total, 0, good.model)
+    several = asked(summary=[good, none], outputs=["site"])
+    [failed] = embed_batch(site_embedder, [several], Meter("m"))
+    assert isinstance(failed, MetavaeError)
+
+
+def test_a_model_that_infers_no_site_refuses_before_anything_is_run(embedder, monkeypatch):
+    monkeypatch.setattr(PlainGraph, "run", lambda graph, inputs: pytest.fail("a graph was run"))
+    [refused] = embed_batch(
+        embedder, [asked(context=np.zeros((2, 28, 28), np.uint8), outputs=["site"])], Meter("m")
+    )
+    assert isinstance(refused, MetavaeError)
+    assert refused.code == "no_site"

@@ -283,3 +283,50 @@ def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(load, bundle):
         pytest.skip(f"ONNX Runtime {onnxruntime.__version__} runs on a GPU here")
     with pytest.raises(DeviceUnavailable):
         load(bundle.path, "cuda")
+
+
+@pytest.fixture
+def ask_site(load, site_bundle):
+    """Ask the model that infers a site one request; returns its status and body."""
+    context = load(site_bundle.path)
+
+    def ask_one(body: bytes, headers: dict[str, Any]) -> tuple[int, bytes, dict[str, str]]:
+        asked = replace(context, requests=[headers], statuses={}, replies={})
+        [answer] = handler.handle([{"body": body}], asked) or []
+        return asked.statuses[0][0], answer, asked.replies[0]
+
+    return ask_one
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_site_is_answered_where_it_is_asked_for(ask_site, site_bundle, images, binary):
+    embedder = OnnxEmbedder(site_bundle)
+    summaries = [embedder.summarize(images(count)) for count in (1, 2, 3)]
+    expected = np.stack([embedder.site(summary) for summary in summaries])
+    for summary, site in ((summaries, expected), (summaries[1], expected[1])):
+        request = encode_request(summary=summary, outputs=["site"], binary=binary)
+        status, body, headers = ask_site(*request)
+        assert status == 200
+        length = headers.get(HEADER_LENGTH.lower())
+        reply = decode_reply(body, int(length) if length else None)
+        assert list(reply.outputs) == ["site"]
+        assert_array_equal(reply.outputs["site"], site, strict=True)
+
+
+def test_a_site_of_a_model_that_infers_none_is_refused_in_words(ask, embedder, images):
+    request = encode_request(context=images(2), outputs=["site"])
+    [(status, _, body)] = ask(request)
+    assert status == 400
+    assert error_of(body)["code"] == "no_site"
+    assert "infers no site" in error_of(body)["error"]
+
+
+def test_more_sites_than_a_request_may_hold_images_are_refused(ask_site, site_bundle, images):
+    embedder = OnnxEmbedder(site_bundle)
+    summary = embedder.summarize(images(2))
+    request = encode_request(summary=[summary] * (MAX_IMAGES + 1), outputs=["site"])
+    status, body, _ = ask_site(*request)
+    assert status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert f"holds {MAX_IMAGES + 1} summaries" in error_of(body)["error"]
+    request = encode_request(summary=[summary] * MAX_IMAGES, outputs=["site"])
+    assert ask_site(*request)[0] == HTTPStatus.OK

@@ -150,8 +150,10 @@ def test_the_inputs_and_outputs_of_the_document_are_those_of_the_wire(bundle, rn
     }
     images = rng.integers(0, 256, (1, *bundle.card.image_shape), wire.np.uint8)
     body, _ = encode_request(queries=images, context=images, binary=False)
-    possible = decode_request(body, None).outputs
-    assert PARTS["schemas"]["Output"]["properties"]["name"]["enum"] == list(possible)
+    unasked = decode_request(body, None).outputs
+    assert PARTS["schemas"]["Output"]["properties"]["name"]["enum"] == [*unasked, "site"]
+    reply = PARTS["schemas"]["Reply"]["properties"]["outputs"]["items"]["properties"]
+    assert reply["name"]["enum"] == [*unasked, "site"]
     for limit in (MAX_REQUEST_BYTES, MAX_JSON_BYTES):
         assert f"{limit:,}" in DOCUMENT["info"]["description"]
     assert set(PARTS["schemas"]["Card"]["required"]) <= set(ModelCard.model_fields)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tracemalloc
+from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -306,3 +307,53 @@ def test_arrays_of_other_types_are_not_sent():
 def test_numbers_that_json_cannot_hold_are_not_sent():
     with pytest.raises(BadRequest, match="not finite"):
         encode_request(queries=np.full((1, 2, 2), np.nan, np.float32), binary=False)
+
+
+TOTALS = [Summary(np.array([1.5, -2.0]), count, "digest") for count in (3, 4)]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("summary", [TOTALS[0], TOTALS], ids=["one", "several"])
+def test_a_summary_alone_is_enough_to_ask_for_its_site(summary, binary):
+    body, headers = encode_request(summary=summary, outputs=["site"], binary=binary)
+    request = decode_request(body, length_of(headers))
+    assert request.outputs == {"site": binary}
+    assert request.queries is None
+    assert request.summaries() == summary
+
+
+def test_a_site_is_an_output_only_where_it_is_named():
+    images = np.zeros((1, 2, 2), np.uint8)
+    kinds: list[dict[str, Any]] = [{"context": images}, {"queries": images, "summary": TOTALS[0]}]
+    for inputs in kinds:
+        for outputs in (None, []):
+            body, headers = encode_request(**inputs, outputs=outputs)
+            assert "site" not in decode_request(body, length_of(headers)).outputs
+        body, headers = encode_request(**inputs, outputs=["site"])
+        assert list(decode_request(body, length_of(headers)).outputs) == ["site"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "says"),
+    [
+        ({"summary": TOTALS[0]}, None, "neither queries nor context"),
+        ({"summary": TOTALS[0]}, [], "neither queries nor context"),
+        ({"summary": TOTALS[0]}, ["site", "embedding"], "none of this request's"),
+        ({"summary": TOTALS[0]}, ["site", "site"], "given twice"),
+        ({"queries": np.zeros((1, 2, 2), np.uint8)}, ["site"], "none of this request's"),
+    ],
+)
+def test_a_site_of_nothing_is_refused(inputs, outputs, says):
+    body, headers = encode_request(**inputs, outputs=outputs)
+    with pytest.raises(BadRequest, match=says):
+        decode_request(body, length_of(headers))
+
+
+def test_the_site_of_no_summaries_is_refused():
+    inputs = [
+        {"name": "summary", "datatype": "FP64", "shape": [0, 2], "data": []},
+        {"name": "count", "datatype": "INT64", "shape": [0], "data": []},
+    ]
+    body = json.dumps({"inputs": inputs, "outputs": [{"name": "site"}]}).encode()
+    with pytest.raises(BadRequest, match="summary has shape"):
+        decode_request(body, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,12 +18,22 @@ from metavae_zoo.bundle import (
     CARD,
     ENCODE,
     GOLDEN,
+    SITE,
     SUMMARIZE,
     copy_bundle,
     open_bundle,
     sha256_of,
 )
-from metavae_zoo.card import SCHEMA
+from metavae_zoo.card import (
+    SCHEMA,
+    Interval,
+    ModelCard,
+    Results,
+    SeedRecord,
+    SiteParameter,
+    TransferRecord,
+)
+from metavae_zoo.cli import _page, results_table
 from metavae_zoo.embedder import OnnxEmbedder, golden_gap
 from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
 from metavae_zoo.index import shipped_bundles
@@ -207,3 +218,91 @@ def test_cuda_is_asserted_not_hoped_for(bundle):
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(DeviceUnavailable, match="CUDAExecutionProvider was asked for"):
         OnnxEmbedder(bundle, device="cuda")
+
+
+TRANSFER = TransferRecord(
+    family="digits-scanner",
+    split="contiguous",
+    seed=0,
+    train_size=50,
+    test_size=500,
+    contexts=5,
+    context_size=10,
+    accuracy=Interval(mean=0.95, half_width=0.01, n=5),
+    per_value={"20": Interval(mean=0.95, half_width=0.01, n=5)},
+    without_context=Interval(mean=0.25, half_width=None, n=1),
+    floors={"raw_pixels": 0.2},
+)
+UNPROBED = Results(
+    seeds=[SeedRecord(seed=0, validation_elbo=-1.0)],
+    shipped_seed=0,
+    chosen_by="the only seed",
+    commands=[],
+)
+
+
+def test_a_card_that_ships_is_written_as_it_is():
+    """Its hash stands in the index, and earlier versions read it."""
+    for path in sorted(shipped_bundles().glob(f"*/{CARD}")):
+        text = path.read_text()
+        assert ModelCard.from_json(text, source=str(path)).to_json() == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"site": [SiteParameter(name="warp_xx", unit="1")]},
+        {"reference": 0.0},
+        {"prior": {"name": "affine"}},
+        {"sites": {"0": {"gamma": 1.0}}},
+        {"results": UNPROBED},
+        {"results": UNPROBED.model_copy(update={"transfer": [TRANSFER]})},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_card_of_new_content_says_that_it_is_of_the_new_schema(bundle, changes):
+    assert json.loads(bundle.card.to_json())["schema_version"] < SCHEMA
+    changed = bundle.card.model_copy(update=changes)
+    read = ModelCard.from_json(changed.to_json(), source="it")
+    assert read.schema_version == SCHEMA
+    assert read == changed.model_copy(update={"schema_version": SCHEMA})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"site": [{"name": "warp_xx", "unit": "1"}] * 2}, "have the same name"),
+        ({"site": [{"name": "warp_xx", "unit": "1"}], "feature_dim": 0}, "takes no context"),
+    ],
+)
+def test_a_card_whose_site_cannot_be_is_refused(copy, changes, says):
+    edit_card(copy, **changes)
+    with pytest.raises(BadBundle, match=says):
+        open_bundle(copy)
+
+
+def test_a_graph_of_the_site_is_there_exactly_if_the_card_lists_a_site(copy, site_bundle, tmp_path):
+    edit_card(copy, site=[{"name": "warp_xx", "unit": "1"}])
+    with pytest.raises(BadBundle, match=r"expected .*site\.onnx"):
+        open_bundle(copy)
+    of_site = shutil.copytree(site_bundle.path, tmp_path / "of-site")
+    assert SITE in open_bundle(of_site).card.files
+    edit_card(of_site, site=[])
+    with pytest.raises(BadBundle, match=r"lists the files .*site\.onnx.*expected"):
+        open_bundle(of_site)
+
+
+def test_show_tells_of_site_prior_and_transfer(site_bundle):
+    results = UNPROBED.model_copy(update={"transfer": [TRANSFER]})
+    card = site_bundle.card.model_copy(update={"results": results})
+    page = _page(dataclasses.replace(site_bundle, card=card))
+    for says in (
+        "inferred from the context: warp (4), shift (2), intensity (16), error (3)",
+        "rotation -180 to 180",
+        "transfer to the held-out values of digits-scanner",
+        "0.9500 ± 0.0100 over 5 contexts",
+        "without a context        0.2500",
+    ):
+        assert says in page
+    assert "linear probe" not in page
+    assert results_table([card]).count("\n") == results_table([]).count("\n"), "nothing was probed"

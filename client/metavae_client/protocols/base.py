@@ -27,6 +27,7 @@ class Protocol(ABC):
     """
 
     name: ClassVar[str]
+    contexts_apart: ClassVar[bool] = False  # whether a context shares no image with its queries
 
     @property
     @abstractmethod

@@ -29,6 +29,7 @@ class Transfer(Protocol):
     """One logistic regression, fitted on all training values, tested at each held-out one."""
 
     name: ClassVar[str] = "transfer"
+    contexts_apart: ClassVar[bool] = True
 
     @property
     def title(self) -> str:
@@ -64,10 +65,16 @@ class Transfer(Protocol):
         )
 
     def note(self, result: ProbeResult) -> str:
-        """What was fitted."""
+        """What was fitted, and which images contexts are of."""
+        contexts = (
+            "contexts are of images that are neither fitted on nor tested, where the part has"
+            f" {result.context_size} such images left, else of all; "
+            if result.context_size
+            else ""
+        )
         return (
             "One logistic regression for all values, fitted on"
             f" {result.train_size * len(result.train_values):,} images of the training values"
             f" ({MOST_IMAGES:,} spread evenly, or what is there, unless --train-size is given);"
-            f" max_iter {classifiers.MAX_ITERATIONS:,}"
+            f" {contexts}max_iter {classifiers.MAX_ITERATIONS:,}"
         )

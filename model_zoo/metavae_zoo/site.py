@@ -37,11 +37,12 @@ class Site:
     """The parameters of a context's site, as a model inferred them.
 
     warp: B, [2, 2]; shift: s in pixels, [2]. perspective: [2], per half the image's side, and
-    light: [2], the share of brightness by which it changes over half the side, are None for a model
-    whose prior has none. `levels` are grey levels of the site (0-255), `knots` the brightness of the
-    reference (0-1) that each becomes; both are empty for a model without them. `errors` maps 0.5,
-    0.9 and 0.95 to that quantile of the error |A B - I| (Frobenius norm), where A B is I if the warp
-    is right. `numbers` maps the names on the card to all the numbers, as the model gave them.
+    light: [2], the share of brightness by which it changes over half the side, are None for a
+    model whose prior has none. `levels` are grey levels of the site (0-255), `knots` the
+    brightness of the reference (0-1) that each becomes; both are empty for a model without them.
+    `errors` maps 0.5, 0.9 and 0.95 to that quantile of the error |A B - I| (Frobenius norm), with
+    A the site's true warp from its positions to the reference's. `numbers` maps the names on the
+    card to all the numbers, as the model gave them.
     """
 
     warp: NDArray[np.float32]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -17,14 +16,6 @@ from metavae_zoo.images import as_images
 from metavae_zoo.summary import Summary
 
 _ROWS = 256  # every product has this many rows: its bits then do not depend on the batch
-
-
-class _InfersSite(Protocol):
-    """The part of a model with a site that other models lack."""
-
-    def site(self, pooled: Tensor, count: Tensor) -> Tensor:
-        """Site parameters [R, P] of pooled features [R, S] over count [R, 1] images."""
-        ...
 
 
 class TorchEmbedder:
@@ -52,9 +43,7 @@ class TorchEmbedder:
         check_site(self.card)
         check_summary(self.card, summary)
         pooled = torch.from_numpy(summary.mean[None])
-        sites = cast("_InfersSite", self._model).site(
-            pooled, torch.full((1, 1), float(summary.count))
-        )
+        sites = self._model.site(pooled, torch.full((1, 1), float(summary.count)))
         return sites[0].numpy()
 
     @torch.no_grad()

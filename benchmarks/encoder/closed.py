@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from encoder.inner import Encode
 from metavae_training.distortion import RESCALING, distorted
-from metavae_training.models.wavelet_metavae import canonical_directions
+from metavae_training.models.wavelet_code import canonical_directions
 from metavae_training.statistics import moments
 from metavae_training.wavelets import WaveletTransform
 from metavae_zoo.summary import CONTEXT_SIZE

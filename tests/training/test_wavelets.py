@@ -16,7 +16,7 @@ from metavae_training.data import batches, load_corpus
 from metavae_training.distortion import RESCALING, ROTATION, SHEAR, distorted
 from metavae_training.fit import fit
 from metavae_training.models import Batch, WaveletMetaVAE, WaveletPCA
-from metavae_training.models.wavelet_metavae import canonical_directions
+from metavae_training.models.wavelet_code import canonical_directions
 from metavae_training.recipes import RECIPES, recipe
 from metavae_training.wavelets import WaveletTransform, gabor_filters
 from metavae_zoo.families import family

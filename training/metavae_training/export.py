@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,10 +17,11 @@ from metavae_training.building import build_model
 from metavae_training.checkpoint import Checkpoint, load_weights
 from metavae_training.embedder import TorchEmbedder
 from metavae_training.models import Model
+from metavae_training.models.canonical_model import CanonicalModel
 from metavae_training.storage import round_weights, store_weights
 from metavae_zoo import __version__
-from metavae_zoo.bundle import ENCODE, GOLDEN, SUMMARIZE, Bundle, write_bundle
-from metavae_zoo.card import ModelCard
+from metavae_zoo.bundle import ENCODE, GOLDEN, SITE, SUMMARIZE, Bundle, write_bundle
+from metavae_zoo.card import ModelCard, SiteParameter
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.families import family
 
@@ -55,6 +57,17 @@ class _Encode(nn.Module):
         return posterior.mean, posterior.log_variance
 
 
+class _SiteOf(nn.Module):
+    """Pooled summaries [N, feature] of N contexts and their images [N, 1] -> sites [N, number]."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, summary: Tensor, count: Tensor) -> Tensor:
+        return self.model.site(summary, count)
+
+
 def _scaled(images: Tensor) -> Tensor:
     return images.to(torch.float32).flatten(1) / 255
 
@@ -88,9 +101,7 @@ def export(
     card = card_of(checkpoint, model)
     if name is not None:
         card = card.model_copy(update={"name": name})
-    graphs = {ENCODE: _graph(_Encode(model), card, ["mean", "log_variance"])}
-    if card.needs_context:
-        graphs[SUMMARIZE] = _graph(_Summarize(model), card, ["features"])
+    graphs = _graphs(model, card)
     return write_bundle(
         out,
         card,
@@ -126,7 +137,26 @@ def card_of(checkpoint: Checkpoint, model: Model) -> ModelCard:
         description=_description(type(model), recipe.family, recipe.split),
         metavae_version=__version__,
         files={},
+        **_facts_of_sites(checkpoint, model),
     )
+
+
+def _facts_of_sites(checkpoint: Checkpoint, model: Model) -> dict[str, Any]:
+    """What a card says of drawn sites, and of a model that infers them."""
+    recipe = checkpoint.recipe
+    drawn = {
+        f"{value:g}": site
+        for value in family(recipe.family).values
+        if (site := family(recipe.family).axis.site(value))
+    }
+    facts: dict[str, Any] = {"sites": drawn} if len(drawn) > 1 else {}
+    if isinstance(model, CanonicalModel):
+        facts |= {
+            "site": [SiteParameter(name=n, unit=unit) for n, unit in model.site_parameters],
+            "reference": recipe.values[recipe.reference],
+            "prior": model.canonicaliser.describe(),
+        }
+    return facts
 
 
 def _description(model: type[Model], family_name: str, split: str) -> str:
@@ -134,21 +164,31 @@ def _description(model: type[Model], family_name: str, split: str) -> str:
     return f"{first_line}, trained over the {split} values of {family_name}."
 
 
-def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
+def _graphs(model: Model, card: ModelCard) -> dict[str, bytes]:
+    """The graphs of a model, by the names of their files."""
     images = torch.zeros((2, *card.image_shape), dtype=torch.uint8)
+    pooled = torch.zeros(2, card.feature_dim)
+    shown = {"images": images, "summary": pooled} if card.needs_context else {"images": images}
+    graphs = {ENCODE: _graph(_Encode(model), card, shown, ["mean", "log_variance"])}
+    if card.needs_context:
+        graphs[SUMMARIZE] = _graph(_Summarize(model), card, {"images": images}, ["features"])
+    if card.site:
+        found = {"summary": pooled, "count": torch.ones(2, 1)}
+        graphs[SITE] = _graph(_SiteOf(model), card, found, ["site"])
+    return graphs
+
+
+def _graph(
+    module: nn.Module, card: ModelCard, inputs: dict[str, Tensor], outputs: list[str]
+) -> bytes:
     rows = torch.export.Dim("rows", min=1)
-    inputs: tuple[Tensor, ...] = (images,)
-    names = ["images"]
-    if isinstance(module, _Encode) and card.needs_context:
-        inputs += (torch.zeros(2, card.feature_dim),)
-        names += ["summary"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
-            inputs,
-            input_names=names,
+            tuple(inputs.values()),
+            input_names=list(inputs),
             output_names=outputs,
             dynamic_shapes=tuple({0: rows} for _ in inputs),
             opset_version=OPSET,
@@ -159,7 +199,7 @@ def _graph(module: nn.Module, card: ModelCard, outputs: list[str]) -> bytes:
     proto = program.model_proto
     _drop_traces(proto)
     for tensor in proto.graph.input:
-        if tensor.name == "summary":
+        if tensor.name == "summary" and "images" in inputs:
             # A number of rows of its own: one summary may serve all images, and what depends on
             # it alone is computed once. The exporter takes two numbers that are equal or none.
             tensor.type.tensor_type.shape.dim[0].dim_param = "contexts"
@@ -183,7 +223,8 @@ def _golden(
     checkpoint: Checkpoint, model: Model, card: ModelCard, data_root: Path | None
 ) -> dict[str, np.ndarray]:
     source = family(card.family)
-    images = source.images(card.held_out_values[0], "test", data_root)
+    value = (card.held_out_values or card.train_values)[0]
+    images = source.images(value, "test", data_root)
     context = np.ascontiguousarray(images[:_GOLDEN_CONTEXT])
     queries = np.ascontiguousarray(images[_GOLDEN_CONTEXT : _GOLDEN_CONTEXT + _GOLDEN_QUERIES])
     embedder = TorchEmbedder(model, card)
@@ -194,4 +235,7 @@ def _golden(
         "mean": embeddings.mean,
         "log_variance": embeddings.log_variance,
     }
-    return golden if summary is None else golden | {"context": context, "summary": summary.mean}
+    if summary is None:
+        return golden
+    site = {"site": embedder.site(summary)} if card.site else {}
+    return golden | {"context": context, "summary": summary.mean} | site

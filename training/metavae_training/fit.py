@@ -27,7 +27,7 @@ from metavae_training.checkpoint import Checkpoint, Terms, load_checkpoint, save
 from metavae_training.data import Corpus, load_corpus
 from metavae_training.device import OutOfMemory, memory_errors
 from metavae_training.epochs import NotFinite, Training, validate
-from metavae_training.models import Model
+from metavae_training.models import Model, Start
 from metavae_training.recipes import Recipe
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.families import family
@@ -123,7 +123,7 @@ def _begin(
 ) -> Checkpoint:
     """The checkpoint at `path`, put back into model and optimizer; without one, `start`."""
     if not path.exists():
-        model.initialise(corpus.train)
+        model.initialise(corpus.train, Start(start.recipe.reference, start.seed))
         return start
     found = load_checkpoint(path)
     _check_same_run(found, start, path)

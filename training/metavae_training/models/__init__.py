@@ -1,6 +1,8 @@
 """The models: one file each, one base for all, so that one loop trains them."""
 
-from metavae_training.models.base import Batch, Model
+from metavae_training.models.base import Batch, Model, Start
+from metavae_training.models.canonical_metavae import CanonicalMetaVAE
+from metavae_training.models.canonical_wavelet import CanonicalWavelet
 from metavae_training.models.metavae import MetaVAE
 from metavae_training.models.neural_statistician import NeuralStatistician
 from metavae_training.models.vae import VAE
@@ -18,15 +20,20 @@ MODELS: dict[str, type[Model]] = {
     "vhe-vampprior": VampPriorVHE,
     "wavelet-pca": WaveletPCA,
     "wavelet-metavae": WaveletMetaVAE,
+    "canonical-wavelet": CanonicalWavelet,
+    "canonical-metavae": CanonicalMetaVAE,
 }
 
 __all__ = [
     "MODELS",
     "VAE",
     "Batch",
+    "CanonicalMetaVAE",
+    "CanonicalWavelet",
     "MetaVAE",
     "Model",
     "NeuralStatistician",
+    "Start",
     "VampPriorVHE",
     "VariationalHomoencoder",
     "WaveletMetaVAE",

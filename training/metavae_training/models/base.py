@@ -21,6 +21,20 @@ class BadModelSetting(MetavaeError):
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a model starts from beside its training images.
+
+    `reference` is the index of the distribution that sites are simulated from, `seed` the run's.
+    """
+
+    reference: int = 0
+    seed: int = 0
+
+
+FIRST = Start()
+
+
+@dataclass(frozen=True)
 class Batch:
     """Queries of all training distributions and the context sets they are embedded with.
 
@@ -61,11 +75,20 @@ class Model(nn.Module, ABC):
     def elbo(self, batch: Batch, generator: torch.Generator) -> Elbo:
         """Evidence lower bound of each query: terms of [distribution, set, query]."""
 
-    def initialise(self, images: Tensor) -> None:
+    def initialise(self, images: Tensor, start: Start = FIRST) -> None:
         """Set weights from the training images, uint8 [distribution, image, pixel].
 
         Called once, before the first epoch.
         """
+
+    @property
+    def site_parameters(self) -> list[tuple[str, str]]:
+        """Name and unit of each number of `site`; empty for a model that infers no site."""
+        return []
+
+    def site(self, pooled: Tensor, count: Tensor) -> Tensor:
+        """What the model infers of sites: [site, feature], images [site, 1] -> [site, number]."""
+        raise NotImplementedError(f"{type(self).__name__} infers no site")
 
     def parameter_counts(self) -> dict[str, int]:
         """Numbers that are learned, by sub-network; those of none by their own names."""

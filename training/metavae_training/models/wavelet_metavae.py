@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from metavae_training.distortion import RESCALING, distorted
-from metavae_training.models.base import BadModelSetting, Batch, Model
+from metavae_training.models.base import FIRST, BadModelSetting, Batch, Model, Start
+from metavae_training.models.wavelet_code import fit_code
 from metavae_training.models.wavelet_pca import check_latent_dim
 from metavae_training.networks import AggregationNetwork, ParallelDecoder, relu_mlp
 from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
-from metavae_training.statistics import CHUNK, moments
+from metavae_training.statistics import CHUNK
 from metavae_training.wavelets import WaveletTransform
 
 _FITTED_IMAGES = 100_000  # that the linear path is started from, of all distributions together
-_RIDGE = 1.0  # times the mean variance of a feature
 
 
 class WaveletMetaVAE(Model):
@@ -80,23 +80,17 @@ class WaveletMetaVAE(Model):
                 nn.init.zeros_(parameter)
 
     @torch.no_grad()
-    def initialise(self, images: Tensor) -> None:
+    def initialise(self, images: Tensor, start: Start = FIRST) -> None:
         """Standardise, and fit the linear paths to two distortions of each image; see `Model`."""
         generator = torch.Generator(images.device).manual_seed(0)
         count = max(1, min(images.shape[1], _FITTED_IMAGES // len(images)))
         chunks = images[:, :count].flatten(0, 1).split(CHUNK)
-        means, covariance = moments(self._two_views(chunk, generator) for chunk in chunks)
-        size = self.wavelets.features
-        total = (covariance[:size, :size] + covariance[size:, size:]) / 2
-        shared = covariance[:size, size:]
-        variance = total.diagonal()
-        self.mean.copy_((means[:size] + means[size:]) / 2)
-        self.scale.copy_(variance.mean().rsqrt())
-
-        weight, correlation = canonical_directions(total, (shared + shared.T) / 2, self.variates)
-        self.directions.copy_(weight / self.scale)
+        code = fit_code((self._two_views(chunk, generator) for chunk in chunks), self.variates)
+        self.mean.copy_(code.mean)
+        self.scale.copy_(code.scale)
+        self.directions.copy_(code.directions / self.scale)
         # A code that explains the share `kept` of its variate's variance leaves the rest open.
-        kept = correlation[: self.latent_dim]
+        kept = code.correlation[: self.latent_dim]
         self.linear_path.weight.copy_((self.directions[:, : self.latent_dim] * kept.sqrt()).T)
         self.linear_path.bias.zero_()
         self.log_variance.copy_((1 - kept).log())
@@ -150,23 +144,3 @@ class WaveletMetaVAE(Model):
 
     def _distorted(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return distorted(x, self.wavelets.side, generator, self.rescaling)
-
-
-def canonical_directions(total: Tensor, shared: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Directions [feature, count] of unit variance whose two views correlate the most.
-
-    total: covariance of a view, shared: of one view with the other, [feature, feature]. Returns
-    the directions and their correlations [count], the largest first; a ridge keeps directions of
-    little variance from being chosen for what is noise.
-    """
-    size = len(total)
-    ridge = _RIDGE * total.diagonal().mean()
-    lower = torch.linalg.cholesky(total + ridge * torch.eye(size, dtype=total.dtype).to(total))
-    whitened = torch.linalg.solve_triangular(lower, shared, upper=False)
-    whitened = torch.linalg.solve_triangular(lower, whitened.T, upper=False)
-    _, vectors = torch.linalg.eigh((whitened + whitened.T) / 2)
-    kept = vectors[:, -count:].flip(1)
-    directions = torch.linalg.solve_triangular(lower.T, kept, upper=True)
-    directions = directions / (directions * (total @ directions)).sum(0).sqrt()
-    correlation = (directions * (shared @ directions)).sum(0)
-    return directions, correlation.clamp(1e-3, 1 - 1e-3)

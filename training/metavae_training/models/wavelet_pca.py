@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metavae_training.models.base import BadModelSetting, Batch, Model
+from metavae_training.models.base import FIRST, BadModelSetting, Batch, Model, Start
 from metavae_training.objectives import DiagonalGaussian, Elbo, gaussian_log_likelihood
 from metavae_training.statistics import CHUNK, moments
 from metavae_training.wavelets import WaveletTransform
@@ -52,7 +52,7 @@ class WaveletPCA(Model):
         self.log_noise = nn.Parameter(torch.zeros(()))
 
     @torch.no_grad()
-    def initialise(self, images: Tensor) -> None:
+    def initialise(self, images: Tensor, start: Start = FIRST) -> None:
         """Fit by maximum likelihood, all distributions together, see `Model`."""
         chunks = images.flatten(0, 1).split(CHUNK)
         mean, covariance = moments(self.wavelets(chunk.float() / 255) for chunk in chunks)

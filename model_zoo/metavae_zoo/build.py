@@ -25,9 +25,10 @@ def build(
 
     The best is the one with the highest validation ELBO, on held-out *images* of *training*
     values. Every seed is probed on all held-out values with all training and test images and
-    `contexts` draws of a context. Runs under `runs` that were interrupted go on; neither finished
-    ones nor finished probes are repeated. Raises UnknownName for a model without a recipe,
-    BadBundle where `out` has something else of that name, CommandFailed where a command fails.
+    `contexts` draws of a context; a model whose split holds no value out is not probed. Runs under
+    `runs` that were interrupted go on; neither finished ones nor finished probes are repeated.
+    Raises UnknownName for a model without a recipe, BadBundle where `out` has something else of
+    that name, CommandFailed where a command fails.
     """
     recipes = [recipe["name"] for recipe in run_command("metavae-train", "list", "--json")]
     if name not in recipes:
@@ -46,20 +47,26 @@ def build(
     probes = [
         ProbeRecord.model_validate(probe_command(bundle, *options, "--no-floors")["record"])
         for bundle in trained
+        if bundle.card.held_out_values
     ]
-    record = probes[trained.index(shipped)]
-    record = record.model_copy(update={"floors": _floors(shipped, record, out or user_bundles())})
+    record = None
+    if probes:
+        record = probes[trained.index(shipped)]
+        floors = _floors(shipped, record, out or user_bundles())
+        record = record.model_copy(update={"floors": floors})
     results = Results(
         probe=record,
         seeds=[
             SeedRecord(
                 seed=bundle.card.seed,
                 validation_elbo=bundle.card.validation_elbo,
-                probe_accuracy=probe.accuracy.mean,
+                probe_accuracy=probe.accuracy.mean if probe else None,
             )
-            for bundle, probe in zip(trained, probes, strict=True)
+            for bundle, probe in zip(trained, probes or [None] * seeds, strict=True)
         ],
-        accuracy_over_seeds=interval_over_runs([probe.accuracy.mean for probe in probes]),
+        accuracy_over_seeds=interval_over_runs([probe.accuracy.mean for probe in probes])
+        if probes
+        else None,
         shipped_seed=shipped.card.seed,
         chosen_by="highest validation ELBO; no held-out value is used",
         commands=[f"metavae-zoo build {name} --seeds {seeds} --contexts {contexts}"],

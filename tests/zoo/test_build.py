@@ -101,6 +101,8 @@ def test_the_best_validation_elbo_ships_whatever_it_scores(commands, bundle, tmp
     results = built.card.results
     assert results is not None
     assert built.card.seed == results.shipped_seed == 1
+    assert results.probe is not None
+    assert results.accuracy_over_seeds is not None
     assert results.probe.accuracy.mean == ACCURACY[1]
     assert [seed.probe_accuracy for seed in results.seeds] == [0.9, 0.8, 0.85]
     assert results.accuracy_over_seeds.mean == pytest.approx(0.85)
@@ -116,6 +118,17 @@ def build(name: str, folder: Path, seeds: int = 1):
         runs=folder / "runs",
         out=folder / "zoo",
     )
+
+
+def test_a_model_of_which_nothing_is_held_out_is_built_without_a_probe(
+    commands, site_bundle, tmp_path
+):
+    commands.source = site_bundle.path
+    results = build(site_bundle.card.name, tmp_path, seeds=3).card.results
+    assert results is not None
+    assert (results.probe, results.accuracy_over_seeds, results.shipped_seed) == (None, None, 1)
+    assert [seed.probe_accuracy for seed in results.seeds] == [None] * 3
+    assert all(line[1] != "probe" for line in commands.lines)
 
 
 def test_every_seed_is_probed_and_floors_are_measured_once(commands, bundle, tmp_path):
@@ -147,7 +160,9 @@ def test_floors_come_from_the_card_of_another_model_of_the_same_values(commands,
     again = build(bundle.card.name, tmp_path)
     assert all("--no-floors" in line for line in commands.lines if line[1] == "probe")
     assert again.card.results is not None
+    assert again.card.results.probe is not None
     assert first.card.results is not None
+    assert first.card.results.probe is not None
     assert again.card.results.probe.floors == first.card.results.probe.floors
 
 

@@ -19,12 +19,19 @@ SHEAR = 0.15
 
 
 def distorted(
-    x: Tensor, side: int, generator: torch.Generator, rescaling: float = RESCALING
+    x: Tensor,
+    side: int,
+    generator: torch.Generator,
+    rescaling: float = RESCALING,
+    strength: float = 1.0,
 ) -> Tensor:
-    """Each image moved, turned, scaled and sheared a little: [..., pixel] -> the same."""
+    """Each image moved, turned, scaled and sheared a little: [..., pixel] -> the same.
+
+    `strength` is the share of the full distortion.
+    """
     images = x.reshape(-1, 1, side, side).float()
     count, device = len(images), x.device
-    draw = 2 * torch.rand(6, count, generator=generator, device=device) - 1
+    draw = strength * (2 * torch.rand(6, count, generator=generator, device=device) - 1)
     angle, width, height = ROTATION * draw[0], 1 + rescaling * draw[1], 1 + rescaling * draw[2]
     cosine, sine, shear = angle.cos(), angle.sin(), SHEAR * draw[3]
     shift = SHIFT * 2 / side * draw[4:]  # affine_grid's image spans -1 to 1

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metavae_training.bfloat16 import cpu_has_bf16
+from metavae_training.distortion import distorted
 from metavae_training.models.canonical.network import Canonicaliser, stretched
 from metavae_training.models.canonical.prior import Sites, draw_sites
 from metavae_training.models.canonical.simulation import simulate
@@ -29,6 +30,8 @@ SET_SIZE = 40  # images of a simulated set
 SMALLEST = 4  # images of a context in training
 _SITES_AT_ONCE = 25
 _BASIS_SETS = 500
+_FEW_IMAGES = 5000  # of the reference: fewer are distorted anew in every set, against rote learning
+_LITTLE = 0.5  # of the full distortion
 _SETS_A_STEP = 64
 _LEARNING_RATE, _WEIGHT_DECAY, _MOST_GRADIENT = 1e-3, 1e-3, 5.0
 _SHIFT_WEIGHT, _FLOOR = 1 / 49, 9e-4
@@ -91,7 +94,10 @@ def simulated_images(
     for start in range(0, count, _SITES_AT_ONCE):
         sites = draw_sites(network.prior, min(_SITES_AT_ONCE, count - start), generator)
         rows = pool.sets(len(sites), SET_SIZE, one_kind, generator)
-        images = pool.images[rows].unflatten(-1, (network.side, network.side))
+        images = pool.images[rows]
+        if len(pool.images) < _FEW_IMAGES:
+            images = distorted(images, network.side, generator, strength=_LITTLE)
+        images = images.unflatten(-1, (network.side, network.side))
         yield simulate(images, sites, generator).flatten(2), sites
 
 
@@ -106,15 +112,18 @@ def simulate_sets(
     bar: tqdm | None = None,
 ) -> Sets:
     """Simulate `count` sets of SET_SIZE images."""
-    found = []
+    kept = network.components.shape[1] + network.pixel_components.shape[1]
+    components = torch.empty(count, SET_SIZE, kept, dtype=torch.float16)
+    drawn = []
+    begin = 0
     for images, sites in simulated_images(network, pool, count, one_kind, generator):
-        components = network.components_of(images.flatten(0, 1)).half()
-        found.append(
-            (components.unflatten(0, (-1, SET_SIZE)), sites.warp, sites.shift, sites.camera)
-        )
+        seen = network.components_of(images.flatten(0, 1))
+        components[begin : begin + len(sites)] = seen.unflatten(0, (-1, SET_SIZE))
+        drawn.append((sites.warp, sites.shift, sites.camera))
+        begin += len(sites)
         if bar is not None:
             bar.update(len(sites))
-    return Sets(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    return Sets(components, *(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
 
 @torch.no_grad()

@@ -146,7 +146,7 @@ class Canonicaliser(nn.Module):
         return table_at_knots(pooled[:, self.hidden : self.feature_dim], self.reference, site.area)
 
     def canonical(self, x: Tensor, pooled: Tensor) -> Tensor:
-        """Images in the reference's frame, [n, pixel] of 0-1; pooled: [n, feature] or [1, feature]."""
+        """Images x [n, pixel] in the reference's frame; pooled: [n, feature] or [1, feature]."""
         site = self.site(pooled)
         if self.intensity == "histogram":
             x = looked_up(full_table(self.knots(pooled, site)), x)
@@ -187,7 +187,7 @@ class Canonicaliser(nn.Module):
         return named + [(f"error_{round(100 * one)}", "1") for one in QUANTILES]
 
     def site_row(self, pooled: Tensor, count: Tensor) -> Tensor:
-        """The inferred parameters of sites, [site, P]; pooled: [site, feature], count: [site, 1]."""
+        """The inferred parameters of sites, [site, P], from pooled features and counts [site, 1]."""
         site = self.site(pooled)
         parts = [site.warp.flatten(1), site.shift]
         if self.prior.has_camera:

@@ -13,6 +13,7 @@ from metavae_client.options import json_option, server_options
 from metavae_client.probe_command import probe
 from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.served import only_name
+from metavae_client.sites_command import sites
 from metavae_zoo.card import ModelCard
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.embedder import Embeddings, check_site
@@ -38,6 +39,7 @@ def main() -> None:
 
 
 main.add_command(probe)
+main.add_command(sites)
 
 
 @main.command()

@@ -22,7 +22,7 @@ from metavae_serving.settings import ModelSettings, Settings
 from metavae_training.checkpoint import Checkpoint
 from metavae_training.export import export
 from metavae_training.fit import fit
-from metavae_training.recipes import RECIPES
+from metavae_training.recipes import RECIPES, recipe
 from metavae_zoo.bundle import ENCODE, Bundle
 from metavae_zoo.errors import DataUnavailable, DeviceUnavailable
 from metavae_zoo.families import mnist
@@ -122,6 +122,30 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The checkpoint as a bundle."""
     return export(checkpoint, tmp_path_factory.mktemp("zoo") / MODEL)
+
+
+@pytest.fixture(scope="session")
+def canonical_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A small canonical model for every family of digits (no download), trained in a minute."""
+    small = {"sets": 3000, "steps": 1200, "calibration_sets": 1000, "simulated_sites": 100}
+    chosen = recipe("canonical-wavelet-digits").changed(small)
+    return fit(chosen, out=tmp_path_factory.mktemp("run"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def canonical_bundle(
+    canonical_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """The canonical checkpoint as a bundle."""
+    name = canonical_checkpoint.recipe.name
+    return export(canonical_checkpoint, tmp_path_factory.mktemp("zoo") / name)
+
+
+@pytest.fixture(scope="session")
+def canonical_server(canonical_bundle: Bundle, serve: Serve) -> Iterator[RunningServer]:
+    """A server of the canonical model, for the whole session."""
+    with serve([canonical_bundle]) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ _MODEL_SETTINGS = {
         "a whole number, 0 (the training sites themselves) to 100000",
     ),
     "prior": _one_of("affine", "camera"),
-    "intensity": _one_of("none", "histogram", "stretch"),
+    "intensity": _one_of("auto", "none", "histogram", "stretch"),
     "reference": _Allowed(
         TypeAdapter(Annotated[float | None, Field(allow_inf_nan=False, strict=True)]),
         "a training value, or null for the one that changes an image least",

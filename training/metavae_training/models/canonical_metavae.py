@@ -28,7 +28,7 @@ class CanonicalMetaVAE(CanonicalModel):
         latent_dim: int = 40,
         hidden: int = 400,
         prior: str = "affine",
-        intensity: Intensity = "histogram",
+        intensity: Intensity = "auto",
         sets: int = 46_000,
         steps: int = 19_000,
         calibration_sets: int = 16_000,

@@ -54,7 +54,10 @@ class CanonicalModel(Model, ABC):
         return self.canonicaliser.site_row(pooled, count)
 
     def learn_canonicaliser(self, images: Tensor, start: Start) -> None:
-        """Learn to invert simulated sites of the reference, uint8 [distribution, image, pixel]."""
+        """Learn to invert simulated sites of the reference, uint8 [distribution, image, pixel].
+
+        Then `auto` intensity is chosen on the training sites.
+        """
         reference = images[start.reference]
         if len(reference) < LEAST_IMAGES:
             raise BadModelSetting(
@@ -67,6 +70,11 @@ class CanonicalModel(Model, ABC):
             self.canonicaliser.requires_grad_(True)
             learn_canonicaliser(self.canonicaliser, reference.cpu(), self.schedule, start.seed)
             self.canonicaliser.requires_grad_(False)
+        if self.canonicaliser.intensity == "auto" and len(images) > 1:
+            generator = torch.Generator().manual_seed(start.seed)
+            contexts = (site[_draw(len(site), generator)].float() / 255 for site in images)
+            pooled = [self.canonicaliser.features(context).mean(0) for context in contexts]
+            self.canonicaliser.choose_table(torch.stack(pooled))
 
     def canonical(self, x: Tensor, pooled: Tensor) -> Tensor:
         """Images in the canonical frame, in float32 whatever autocast says.

@@ -39,7 +39,7 @@ class CanonicalWavelet(CanonicalModel):
         variates: int = 80,
         rescaling: float = RESCALING,
         prior: str = "affine",
-        intensity: Intensity = "histogram",
+        intensity: Intensity = "auto",
         sets: int = 46_000,
         steps: int = 19_000,
         calibration_sets: int = 16_000,

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 # Raised when the same settings would learn something else.
 _INVERSION_VERSION, _CALIBRATION_VERSION = 1, 1
 LEAST_IMAGES = 100  # of the reference
+_CHOSEN = "table_weight"
 _APART = 0.1  # share of the reference's images that only calibrate
 _INVERT, _CALIBRATE = 1, 2  # streams of random numbers
 
@@ -67,12 +68,12 @@ def learn_canonicaliser(
 def _kept(network: Canonicaliser, path: Path, learn: Callable[[], None]) -> None:
     """Take the weights at `path`, or learn and keep them."""
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(path) | {_CHOSEN: network.table_weight})
         return
     except (OSError, SafetensorError, RuntimeError):  # none yet, or a damaged file
         learn()
     try:
-        write_whole(path, save(dict(network.state_dict())))
+        write_whole(path, save(_learned(network)))
     except OSError as error:
         logger.warning("the canonicaliser is not cached: %s", error)
 
@@ -100,12 +101,17 @@ def _calibrate(network: Canonicaliser, images: Tensor, schedule: Schedule, seed:
 
 
 def _key(network: Canonicaliser, reference: Tensor, schedule: Schedule, seed: int) -> str:
-    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+    shapes = {name: list(value.shape) for name, value in _learned(network).items()}
     learned = [schedule.sets, schedule.steps, seed]
     made_of = [_INVERSION_VERSION, network.prior.to_dict(), learned, shapes]
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
     digest.update(reference.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _learned(network: Canonicaliser) -> dict[str, Tensor]:
+    """What is learned here: all but the choice of each model on its training sites."""
+    return {name: value for name, value in network.state_dict().items() if name != _CHOSEN}
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

@@ -23,13 +23,14 @@ from metavae_training.models.canonical.simulation import frame
 from metavae_training.networks import relu_mlp
 from metavae_training.wavelets import WaveletTransform
 
-Intensity = Literal["none", "histogram", "stretch"]
+Intensity = Literal["auto", "none", "histogram", "stretch"]
 
 QUANTILES = (0.5, 0.9, 0.95)
 _WAVELET_COMPONENTS, _PIXEL_COMPONENTS = 400, 200
 _LEAST_RANGE = 0.05  # brightness: a fainter image is not stretched any further
 _SHIFT_UNIT = 5.0  # pixels: shifts are about 1 in the network's own unit
 _CAMERA_UNIT = 0.3
+_LEAST_CHANGE = 0.03  # of brightness, in the mean over pixels, for which a table is worth it
 _NEAREST = 0.3  # of depth and brightness: what is divided by is no smaller
 _CERTAINTY_WIDTH = 128
 
@@ -61,8 +62,9 @@ class Canonicaliser(nn.Module):
 
     `prior` names the prior of `PRIORS` that it learns to invert. `intensity` says how brightness
     is brought to the reference's: by the pooled histogram's table, by stretching each canonical
-    image to 0-1, or not at all. The weights come from `inversion` and `calibration`, and stay as
-    they are in all further training.
+    image to 0-1, or not at all; `auto` is the table, or none where `choose_table` finds that the
+    training sites differ in geometry only. The weights come from `inversion` and `calibration`.
+    Further training leaves them alone.
     """
 
     mean: Tensor
@@ -72,13 +74,14 @@ class Canonicaliser(nn.Module):
     reference: Tensor
     correction: Tensor
     coverage: Tensor
+    table_weight: Tensor
 
     def __init__(
         self,
         *,
         pixels: int,
         prior: str = "affine",
-        intensity: Intensity = "histogram",
+        intensity: Intensity = "auto",
         hidden: int = 384,
         width: int = 512,
     ) -> None:
@@ -99,12 +102,19 @@ class Canonicaliser(nn.Module):
         self.register_buffer("correction", torch.zeros(len(QUANTILES)))
         # Share of simulated sets whose error is below each quantile: balanced, few kinds only.
         self.register_buffer("coverage", torch.zeros(2, len(QUANTILES)))
+        # 1: the table is used, 0: brightness stays as it is.
+        self.register_buffer("table_weight", torch.ones(()))
         self.summary_network = nn.Sequential(
             relu_mlp([kept + kept_pixels, hidden, hidden]), nn.ReLU()
         )
         camera = 4 if self.prior.has_camera else 0
         self.head = relu_mlp([hidden, width, width, width, 6 + camera])
         self.certainty = relu_mlp([hidden + 1, _CERTAINTY_WIDTH, _CERTAINTY_WIDTH, len(QUANTILES)])
+
+    @property
+    def has_table(self) -> bool:
+        """Whether brightness goes through a table."""
+        return self.intensity in ("auto", "histogram")
 
     @property
     def feature_dim(self) -> int:
@@ -143,12 +153,28 @@ class Canonicaliser(nn.Module):
 
     def knots(self, pooled: Tensor, site: Site) -> Tensor:
         """The intensity table at its knots, [site, 16], brightness 0-1."""
-        return table_at_knots(pooled[:, self.hidden : self.feature_dim], self.reference, site.area)
+        levels = pooled[:, self.hidden : self.feature_dim]
+        found = table_at_knots(levels, self.reference, site.area)
+        unchanged = torch.linspace(0, 1, KNOTS, dtype=found.dtype, device=found.device)
+        return unchanged + self.table_weight * (found - unchanged)
+
+    @torch.no_grad()
+    def choose_table(self, pooled: Tensor) -> None:
+        """Leave brightness as it is where it hardly differs between sites, [site, feature].
+
+        The criterion is the table's mean change of brightness, its median over the sites.
+        """
+        self.table_weight.fill_(1)
+        levels = pooled[:, self.hidden : self.feature_dim]
+        table = full_table(self.knots(pooled, self.site(pooled)))
+        unchanged = torch.linspace(0, 1, LEVELS, device=table.device)
+        change = (levels * (table - unchanged).abs()).sum(1)
+        self.table_weight.fill_(float(change.median() > _LEAST_CHANGE))
 
     def canonical(self, x: Tensor, pooled: Tensor) -> Tensor:
         """Images x [n, pixel] in the reference's frame; pooled: [n, feature] or [1, feature]."""
         site = self.site(pooled)
-        if self.intensity == "histogram":
+        if self.has_table:
             x = looked_up(full_table(self.knots(pooled, site)), x)
         positions, light = self._read_at(site)
         # A grid for each image by arithmetic: one context may serve all images, and the exporter
@@ -182,17 +208,17 @@ class Canonicaliser(nn.Module):
         if self.prior.has_camera:
             named += [(f"perspective_{axis}", "1 / half the side") for axis in "xy"]
             named += [(f"light_{axis}", "share of brightness over half the side") for axis in "xy"]
-        if self.intensity == "histogram":
+        if self.has_table:
             named += [(f"intensity_{STEP * knot}", "brightness 0-1") for knot in range(KNOTS)]
         return named + [(f"error_{round(100 * one)}", "1") for one in QUANTILES]
 
     def site_row(self, pooled: Tensor, count: Tensor) -> Tensor:
-        """The inferred parameters of sites, [site, P], from pooled features and counts [site, 1]."""
+        """The inferred parameters of sites, [site, P]; pooled [site, feature], count [site, 1]."""
         site = self.site(pooled)
         parts = [site.warp.flatten(1), site.shift]
         if self.prior.has_camera:
             parts += [site.perspective, site.light]
-        if self.intensity == "histogram":
+        if self.has_table:
             parts.append(self.knots(pooled, site))
         return torch.cat([*parts, self.error_quantiles(pooled, count)], dim=1)
 
@@ -201,7 +227,7 @@ class Canonicaliser(nn.Module):
         kinds = ("balanced", "few kinds")
         return {
             **self.prior.to_dict(),
-            "intensity": self.intensity,
+            "intensity": self.intensity if self.table_weight else "none",
             "coverage": {
                 kind: {f"{level:g}": round(float(row[at]), 4) for at, level in enumerate(QUANTILES)}
                 for kind, row in zip(kinds, self.coverage, strict=True)

@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := passive
 help:  ## Show what can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.all  ## The main job: pack, serve, embed with curl, probe, plot, stop.
+demo: $(VENV)/.all  ## The main job: serve, embed with curl, sites never seen, picture, probe, stop.
 	@BIN=$(BIN) ./demo.sh
 
 test: $(VENV)/.dev check  ## Lint, type-check and run every test, a real TorchServe included.

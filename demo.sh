@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The main job: a MetaVAE behind TorchServe embeds rotations of digits that it has never seen, and
-# a linear probe says what the embeddings are worth. `make demo` runs it in its own environment.
+# The main job: a model behind TorchServe embeds images of sites that it has never seen, given ten
+# unlabelled images of each; a classifier fitted at other sites is tested there, without and with
+# them, and a picture shows it. `make demo` runs this in its own environment.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -13,6 +14,10 @@ export METAVAE_TOKEN_FILE=$METAVAE_STORE/.run/key_file.json
 unset METAVAE_TOKEN METAVAE_HOST METAVAE_MODEL METAVAE_WORKERS METAVAE_ZOO
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+run() {  # a command of the client, shown as it would be typed
+    echo "\$ metavae-client ${*//"$PWD"\//}"
+    "$bin/metavae-client" "$@"
+}
 stop() { "$bin/metavae-serve" stop >/dev/null 2>&1 || true; }
 trap stop EXIT
 trap 'exit 130' INT
@@ -20,27 +25,34 @@ trap 'exit 143' TERM
 mkdir -p "$out"
 stop  # what an earlier demo that was killed left behind
 
-family=mnist-rotation
-if ! "$bin/metavae-zoo" data $family >/dev/null; then  # says in one line what is missing
+data=mnist
+if ! "$bin/metavae-zoo" data mnist-scanner >/dev/null; then  # says in one line what is missing
     echo "The demo goes on with scikit-learn's digits."
-    family=digits-rotation
+    data=digits
 fi
-model=metavae-$family-contiguous
+model=canonical-wavelet-$data
+family=$data-scanner
+site=28  # of the 20 that no classifier is fitted at
 
 say "1. Serve $model with TorchServe"
 "$bin/metavae-serve" start "$model"
 
-say "2. One embed request: ten digits turned by 60 degrees are the context, one more is the query"
-"$bin/python" - $family > "$out/request.json" <<'PYTHON'
+say "2. One embed request: ten images of site $site are the context, one more is the query"
+"$bin/python" - "$family" "$site" "$out" <<'PYTHON'
 import json, sys
+from pathlib import Path
+import numpy as np
 from metavae_zoo.families import family
 
-images = family(sys.argv[1]).images(60.0, "test")
+name, site, out = sys.argv[1:]
+images = family(name).images(float(site), "test")
+np.save(Path(out, "ten-images.npy"), images[:10])
 tensor = lambda name, rows: {
     "name": name, "datatype": "UINT8", "shape": list(rows.shape), "data": rows.ravel().tolist()
 }
-print(json.dumps({"inputs": [tensor("context", images[:10]), tensor("queries", images[10:11])],
-                  "outputs": [{"name": "embedding"}]}))
+request = {"inputs": [tensor("context", images[:10]), tensor("queries", images[10:11])],
+           "outputs": [{"name": "embedding"}]}
+Path(out, "request.json").write_text(json.dumps(request))
 PYTHON
 (umask 077 && "$bin/python" - "$METAVAE_TOKEN_FILE" > "$out/authorization" <<'PYTHON'
 import json, sys
@@ -59,14 +71,21 @@ else
     echo "(curl is not on this machine)"
 fi
 
-say "3. Probe the rotations that the model has not seen, against honest floors"
-size=()
-[ $family = digits-rotation ] || size=(--train-size 5000)
-plot=$out/probe.png
-echo "\$ metavae-client probe --split contiguous --family $family ${size[*]-}"
-"$bin/metavae-client" probe --split contiguous --family "$family" ${size[@]+"${size[@]}"} \
-    --plot "$plot"
+say "3. What the ten images tell of their site"
+run summarize "$out/ten-images.npy" --site --model "$model"
 
-say "4. Stop the server"
+say "4. A classifier at sites that it has never seen, without and with ten images of each"
+size=(--train-size 500)
+[ $data = digits ] || size+=(--test-size 1000)  # of the digits all that there are
+picture=$out/sites.png
+run sites --family "$family" --model "$model" "${size[@]}" --picture "$picture"
+
+say "5. The paper's linear probe of the same model, at rotations, against honest baselines"
+size=(--train-size 1000 --contexts 2)
+[ $data = digits ] || size+=(--test-size 1000)
+run probe --split contiguous --family "$data-rotation" --model "$model" "${size[@]}" \
+    --plot "$out/probe.png"
+
+say "6. Stop the server"
 "$bin/metavae-serve" stop
-echo "The plot is in ${plot#"$PWD"/}; \`metavae-serve start $model\` serves the model again."
+echo "Look at ${picture#"$PWD"/}. \`metavae-serve start $model\` serves the model again."

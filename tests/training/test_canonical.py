@@ -123,7 +123,7 @@ def test_the_true_site_undoes_a_simulated_one(generator):
     network = Canonicaliser(pixels=SIDE * SIDE, prior="camera", intensity="none")
     inverse = torch.linalg.inv(warp)
     # The site shows I(A (p - t)): reference position q is at A^-1 q + t.
-    network.site = lambda pooled: Site(inverse, shift, tilt, light)  # type: ignore[method-assign]
+    network.site = lambda pooled: Site(inverse, shift, tilt, light)
     found = network.canonical(shown.view(4, -1), torch.zeros(1, network.feature_dim))
     inside = (slice(None), slice(4, -4), slice(4, -4))
     apart = (found.view(4, SIDE, SIDE) - images[0])[inside].abs()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from metavae_client.contexts import ContextFrom
-from metavae_client.protocols import Linear, Protocol
-from metavae_zoo.card import Interval, ProbeRecord
+from metavae_client.protocols import Linear, Protocol, Transfer
+from metavae_zoo.card import Interval, ProbeRecord, TransferRecord
 from metavae_zoo.statistics import confidence_interval
 
 
@@ -195,10 +195,32 @@ class ProbeResult:
             paper=self.paper.accuracy if self.paper else None,
         )
 
+    def to_transfer_record(self) -> TransferRecord | None:
+        """The result as a model card holds it; None unless it is of the transfer protocol."""
+        if not isinstance(self.protocol, Transfer):
+            return None
+        [measurement] = self.measurements
+        return TransferRecord(
+            family=self.family,
+            split=self.split,
+            seed=self.seed,
+            train_size=self.train_size,
+            test_size=self.test_size,
+            contexts=self.contexts,
+            context_size=self.context_size,
+            accuracy=measurement.accuracy,
+            per_value={f"{value.value:g}": value.accuracy for value in measurement.values},
+            floors={name: floor.mean for name, floor in measurement.floors.items()},
+        )
+
     def _measured(self) -> dict[str, Any]:
         if self.measurements[0].labels_per_class is None:
-            record = self.to_record()
-            return {"record": record and record.model_dump(), **self.measurements[0].to_dict()}
+            record, transfer = self.to_record(), self.to_transfer_record()
+            return {
+                "record": record and record.model_dump(),
+                **({"transfer": transfer.model_dump()} if transfer else {}),
+                **self.measurements[0].to_dict(),
+            }
         return {
             "record": None,
             "by_shots": [

@@ -16,6 +16,7 @@ from metavae_zoo.files import make_writable
 from metavae_zoo.places import user_bundles
 from metavae_zoo.statistics import interval_over_runs
 from metavae_zoo.summary import CONTEXT_SIZE
+from metavae_zoo.transfer import measure_transfer
 
 
 def build(
@@ -70,6 +71,7 @@ def build(
         shipped_seed=shipped.card.seed,
         chosen_by="highest validation ELBO; no held-out value is used",
         commands=[f"metavae-zoo build {name} --seeds {seeds} --contexts {contexts}"],
+        transfer=measure_transfer(shipped) if shipped.card.site else [],
     )
     card = shipped.card.model_copy(update={"results": results})
     return copy_bundle(shipped, target, card=card)

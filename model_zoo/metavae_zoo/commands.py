@@ -76,14 +76,18 @@ def program_path(program: str) -> Path:
     return path
 
 
-def probe_command(bundle: Bundle, *words: object) -> Any:
+def probe_command(
+    bundle: Bundle, *words: object, family: str | None = None, split: str | None = None
+) -> Any:
     """What `metavae-client probe` finds of a bundle; kept beside it, and not measured twice.
 
-    `words` are the probe's options, but for the model and the family and split that it is of.
-    Beside what the probe prints there is the `commit` that it was measured with.
+    `words` are the probe's options, but for the model, the family and the split; these two are the
+    card's own, unless others are given. Beside what the probe prints there is the `commit` that it
+    was measured with.
     """
     card = bundle.card
-    words = ("--model", card.name, "--family", card.family, "--split", card.split, *words)
+    place = ("--family", family or card.family, "--split", split or card.split)
+    words = ("--model", card.name, *place, *words)
     options = json.dumps([card.digest, *map(str, words)])
     kept = bundle.path.parent / "probes" / f"{hashlib.sha256(options.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError):  # none yet, or a damaged one

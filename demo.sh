@@ -75,16 +75,13 @@ say "3. What the ten images tell of their site"
 run summarize "$out/ten-images.npy" --site --model "$model"
 
 say "4. A classifier at sites that it has never seen, without and with ten images of each"
-size=(--train-size 500)
-[ $data = digits ] || size+=(--test-size 1000)  # of the digits all that there are
 picture=$out/sites.png
-run sites --family "$family" --model "$model" "${size[@]}" --picture "$picture"
+run sites --family "$family" --model "$model" --train-size 400 --test-size 490 \
+    --picture "$picture"
 
 say "5. The paper's linear probe of the same model, at rotations, against honest baselines"
-size=(--train-size 1000 --contexts 2)
-[ $data = digits ] || size+=(--test-size 1000)
-run probe --split contiguous --family "$data-rotation" --model "$model" "${size[@]}" \
-    --plot "$out/probe.png"
+run probe --split contiguous --family "$data-rotation" --model "$model" --train-size 1000 \
+    --test-size 490 --contexts 3 --plot "$out/probe.png"
 
 say "6. Stop the server"
 "$bin/metavae-serve" stop

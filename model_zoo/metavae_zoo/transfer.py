@@ -14,6 +14,7 @@ from metavae_zoo.families import FAMILIES, Family, family
 SIZES = (10, 100)  # images of a context
 DRAWS = 3  # of a context, over which the intervals are
 _SPLIT = "contiguous"
+_FLOOR = "pca"  # of as many numbers as an embedding has
 _IMAGES = 2000  # of a site, to fit on and to test on each; the rest are for contexts
 
 
@@ -53,7 +54,7 @@ def _record(bundle: Bundle, served: Family, split: str, size: int) -> TransferRe
         sizes += [f"--{part}-size", min(_IMAGES, len(served.labels(part)) // 2)]
     words = ("--protocol", "transfer", "--contexts", DRAWS, "--context-size", size, *sizes)
     place = {"family": served.name, "split": split}
-    found = probe_command(bundle, *words, "--floor", "raw_pixels", "--floor", "pca", **place)
+    found = probe_command(bundle, *words, "--floor", _FLOOR, **place)
     as_it_comes = ("--no-floors", "--context-from", "reference")
     without = probe_command(bundle, *words, *as_it_comes, **place)
     record = TransferRecord.model_validate(found["transfer"])

@@ -32,7 +32,7 @@ def test_a_model_that_ships_is_measured_without_training_in_the_runs_folder(job)
 
 
 def test_another_model_left_in_the_folder_is_replaced(job):
-    other = find_bundle("metavae-mnist-rotation-sparse")
+    other = find_bundle("metavae-mnist-scale-contiguous")
     copy_bundle(other, job.folder / SHIPPED)
     assert bundle_of(job, None).card == find_bundle(SHIPPED).card
 

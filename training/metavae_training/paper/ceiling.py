@@ -5,7 +5,7 @@ No embedding that has not seen the value's labels is expected above it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from metavae_training.paper.study import Study
 from metavae_zoo.families import Part, family
 
 CEILING = "cnn"
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]  # images [n, C, H, W] of 0-1 -> the same
 
 _QUICK_STEPS = 60
 _EVALUATED = 1000  # images at a time
@@ -136,6 +138,19 @@ def supervised_accuracy(
     device: torch.device,
 ) -> float:
     """Test accuracy of the network after training; images [N, C, H, W] and their labels [N]."""
+    network = trained_network(train, settings, seed=seed, device=device)
+    return accuracy_of(network, *test, device)
+
+
+def trained_network(
+    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    settings: Ceiling,
+    *,
+    seed: int,
+    device: torch.device,
+    augment: Augment | None = None,
+) -> nn.Module:
+    """The network after training, each batch changed by `augment`; images [N, C, H, W], labels."""
     images, labels = (torch.tensor(array, device=device) for array in train)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -146,10 +161,12 @@ def supervised_accuracy(
     for rows in _batches(len(images), settings, generator):
         rows = rows.to(device)
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(network(_pixels(images[rows])), labels[rows]).backward()
+        x = _pixels(images[rows])
+        x = x if augment is None else augment(x, generator)
+        F.cross_entropy(network(x), labels[rows]).backward()
         optimizer.step()
         schedule.step()
-    return _accuracy(network, *test, device)
+    return network
 
 
 def _network(settings: Ceiling, shape: tuple[int, ...]) -> nn.Sequential:
@@ -180,9 +197,10 @@ def _batches(count: int, settings: Ceiling, generator: torch.Generator) -> Itera
 
 
 @torch.no_grad()
-def _accuracy(
+def accuracy_of(
     network: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device
 ) -> float:
+    """The share of images [N, C, H, W] that the network gives their own labels."""
     correct = 0
     for start in range(0, len(images), _EVALUATED):
         rows = slice(start, start + _EVALUATED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,9 +52,7 @@ _OPTIONS = (
         "--contexts",
         "draws",
         type=click.IntRange(1, 1000),  # as of `metavae-client probe`
-        default=1,
-        show_default=True,
-        help="Context draws for each run.",
+        help="Context draws for each run.  [default: 1; of context's transfer: 5; quick: 2]",
     ),
     click.option(
         "--train-size",
@@ -66,14 +64,16 @@ _OPTIONS = (
         multiple=True,
         callback=_names,
         metavar="NAME,...",
-        help="What is compared.  [default: all that have recipes]",
+        help="What is compared.  [default: all that have recipes; of context's transfer also rows"
+        " such as oracle, cnn, combat]",
     ),
     click.option(
         "--families",
         multiple=True,
         callback=_names,
         metavar="NAME,...",
-        help="What varies.  [default: the three of MNIST; quick: of digits]",
+        help="What varies.  [default: the three of MNIST; quick: of digits; of context's transfer"
+        " also MNIST's drawn sites; quick: digits-rotation, digits-scanner]",
     ),
     SETTINGS,
     click.option(
@@ -109,29 +109,36 @@ _OPTIONS = (
 )
 
 
+Reports = Iterator[tuple["Study", "Report"]]  # each of its own study
+
+
 def _experiment(
     *splits: str, train_size: int | None = None
-) -> Callable[[Callable[[Study], Report]], click.Command]:
+) -> Callable[[Callable[[Study], Report | Reports]], click.Command]:
     """A command of the paper from a function of its study.
 
     `splits` come in order of importance; `train_size` is that of a study which is given none: None
     is all images, as for families that have fewer.
     """
 
-    def command(experiment: Callable[[Study], Report]) -> click.Command:
+    def command(experiment: Callable[[Study], Report | Reports]) -> click.Command:
         def run(**options: Any) -> None:
             # Before torch is loaded: threads that wait leave their cores to the other processes.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-            from metavae_training.paper.report import publish
+            from metavae_training.paper.report import Report, publish
 
             options["usual_size"] = train_size
             study = _study(experiment.__name__, splits, **options)
+            failed: list[str] = []
             with stoppable(lambda: "every measurement that was finished is kept"):
-                report = experiment(study)
-            click.echo(publish(study, report))
-            if report.failed:
+                found = experiment(study)
+                parts = [(study, found)] if isinstance(found, Report) else found
+                for part, report in parts:
+                    click.echo(publish(part, report))
+                    failed += report.failed
+            if failed:
                 raise Incomplete(
-                    f"{len(report.failed)} parts failed: {', '.join(report.failed)}",
+                    f"{len(failed)} parts failed: {', '.join(failed)}",
                     hint="Their errors are above; the same command tries them again",
                 )
 
@@ -151,6 +158,7 @@ def _study(
     seeds: int | None,
     models: list[str],
     families: list[str],
+    draws: int | None,
     train_size: int | None,
     usual_size: int | None,
     settings: dict[str, Any],
@@ -166,10 +174,15 @@ def _study(
     from metavae_zoo.families import family
 
     known = dict.fromkeys(recipe.model for recipe in RECIPES.values())
+    if experiment == "context":
+        from metavae_training.paper.transfer.rows import ROWS
+
+        known |= dict.fromkeys(row.name for row in ROWS)
     for model in models:
         if model not in known:
             raise UnknownName("model", model, known, f"the models are {', '.join(known)}")
     data = "digits" if quick else "mnist"
+    chosen = bool(families)
     families = families or [f"{data}-{axis}" for axis in ("rotation", "scale", "skew")]
     if quick:
         usual_size = study.QUICK_TRAIN_SIZE
@@ -192,6 +205,9 @@ def _study(
         families=tuple(family(name).name for name in families),
         splits=splits,
         models=tuple(models or known),
+        draws=draws or 1,
+        given_draws=draws,
+        given_families=chosen,
         seeds=seeds or (2 if quick else 3),
         train_size=train_size or usual_size,
         test_size=study.QUICK_TEST_SIZE if quick else None,
@@ -241,8 +257,13 @@ def probes(study: Study) -> Report:
 
 
 @_experiment("contiguous", train_size=2000)
-def context(study: Study) -> Report:
-    """Does the context matter: right ones, wrong ones, and sizes from 1 to 500."""
+def context(study: Study) -> Reports:
+    """Does the context pay: transfer to sites never seen, then right and wrong contexts.
+
+    Transfer, OUT/transfer.*: one classifier of the training sites' labels, tested at every site
+    held out, against the size of the context and beside baselines; few labels and wrong contexts.
+    OUT/context.*: the paper's probe under right contexts, wrong ones, and sizes from 1 to 500.
+    """
     from metavae_training.paper import context as experiment
 
     return experiment.context(study)

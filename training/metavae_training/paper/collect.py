@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metavae_training.models import MODELS
+from metavae_training.models.canonical_model import CanonicalModel
 from metavae_training.paper.cells import Cell
 from metavae_training.paper.results import BadResults, Item, Results
 from metavae_training.paper.study import Study
 from metavae_training.paper.trained import is_trained
+from metavae_training.recipes import Recipe
 from metavae_training.sweep import sweep
 from metavae_zoo.errors import MetavaeError
 
@@ -127,8 +130,14 @@ def _leave_out_unknown(study: Study, collected: Collected) -> None:
     for split in study.splits:
         for family in study.families:
             for model in study.models:
-                if study.recipe(model, family, split) is None:
+                # A row of `context` that is no model has none.
+                if model in MODELS and study.recipe(model, family, split) is None:
                     collected.leave_out(NO_RECIPE, f"{model}-{family}-{split}")
+
+
+def _is_closed_form(recipe: Recipe) -> bool:
+    """Whether a run is over in moments: no epochs, nor a canonicaliser that learns before them."""
+    return recipe.epochs == 0 and not issubclass(MODELS[recipe.model], CanonicalModel)
 
 
 def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:
@@ -140,7 +149,7 @@ def _train(study: Study, cells: Sequence[Cell]) -> set[Path]:
     wanted = [
         job
         for job in jobs.values()
-        if (study.train or job.recipe.epochs == 0) and not is_trained(job, study.data_root)
+        if (study.train or _is_closed_form(job.recipe)) and not is_trained(job, study.data_root)
     ]
     outcomes = sweep(
         wanted,

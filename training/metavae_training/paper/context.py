@@ -1,4 +1,7 @@
-"""Does the context matter? The same models given right contexts, wrong ones, and more or fewer."""
+"""Does the context pay? Transfer, see `transfer`; then the paper's probe.
+
+The paper's probe asks the same models under right contexts, wrong ones, and more or fewer.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metavae_training.models import MODELS
+from metavae_training.models.canonical_model import CanonicalModel
 from metavae_training.paper.aggregate import over_seeds, with_seeds
 from metavae_training.paper.collect import collect
 from metavae_training.paper.condition import RIGHT, Condition
@@ -30,6 +34,9 @@ from metavae_training.paper.protocol import protocol_note
 from metavae_training.paper.report import Report, left_out
 from metavae_training.paper.results import Item
 from metavae_training.paper.study import Study
+from metavae_training.paper.transfer.report import transfer, transfer_study
+from metavae_training.paper.transfer.rows import chosen
+from metavae_zoo.families import family as family_named
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.statistics import interval_over_runs
 from metavae_zoo.summary import CONTEXT_SIZE
@@ -64,7 +71,34 @@ _CONTEXTS = (
 )
 
 
-def context(study: Study) -> Report:
+def context(study: Study) -> Iterator[tuple[Study, Report]]:
+    """The reports of both parts, transfer first; a part that nothing is chosen for is left out.
+
+    Where nothing is measured a part is drawn up that has results; without any, BadResults is
+    raised. Models of other settings than the recipes' are not asked to transfer.
+    """
+    of_transfer = transfer_study(study)
+    linear = replace(
+        study,
+        models=tuple(name for name in study.models if _is_probed(name)),
+        families=tuple(name for name in study.families if family_named(name).axis.name != "site"),
+    )
+    drawn, probed = (
+        study.measure or (study.out / f"{part.name}.json").exists()
+        for part in (of_transfer, linear)
+    )
+    if drawn and chosen(of_transfer) and not study.settings:
+        yield of_transfer, transfer(of_transfer)
+    if (probed or not drawn) and linear.models and linear.families:
+        yield linear, right_and_wrong(linear)
+
+
+def _is_probed(name: str) -> bool:
+    """Whether the paper's probe asks a row: a model, and none that transfer asks alone."""
+    return name in MODELS and not issubclass(MODELS[name], CanonicalModel)
+
+
+def right_and_wrong(study: Study) -> Report:
     """Measure and show what contexts of other kinds and sizes do to the accuracy.
 
     Models that take no context are left out before anything is trained.

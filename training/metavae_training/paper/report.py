@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from metavae_training.paper.collect import Collected
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class Report:
     """What an experiment found: a title, paragraphs and tables in Markdown, and how to draw it.
 
-    `failed` names what was tried and did not succeed.
+    `failed` names what was tried and did not succeed. `more` are further figures, by the end of
+    their files' names.
     """
 
     title: str
     sections: list[str]
     draw: Callable[[], Figure]
     failed: list[str]
+    more: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
 
 
 def left_out(collected: Collected) -> str:
@@ -43,13 +45,19 @@ def left_out(collected: Collected) -> str:
 
 
 def publish(study: Study, report: Report) -> str:
-    """Write `NAME.md`, `NAME.png` and `NAME.svg` beside the results; return the text."""
+    """Write `NAME.md`, `NAME.png` and `NAME.svg` beside the results; return the text.
+
+    Further figures are `NAME-MORE.png` and `.svg`.
+    """
     notes = [_quick(study), _changed(study)]
     text = "\n\n".join([f"# {report.title}", *filter(None, [*notes, *report.sections])])
-    picture = f"![{report.title}]({study.name}.png)"
-    write_whole(study.out / f"{study.name}.md", f"{text}\n\n{picture}\n".encode())
-    for suffix, content in drawings(report.draw).items():
-        write_whole(study.out / f"{study.name}.{suffix}", content)
+    figures = {study.name: report.draw}
+    figures |= {f"{study.name}-{more}": draw for more, draw in report.more.items()}
+    pictures = "\n\n".join(f"![{report.title}]({name}.png)" for name in figures)
+    write_whole(study.out / f"{study.name}.md", f"{text}\n\n{pictures}\n".encode())
+    for name, draw in figures.items():
+        for suffix, content in drawings(draw).items():
+            write_whole(study.out / f"{name}.{suffix}", content)
     return text
 
 

@@ -24,7 +24,7 @@ from metavae_zoo.parsing import parse_json
 SCHEMA = 3
 
 Kind = Literal["model", "floor", "ceiling", "distance"]
-Key = tuple[str, str, str, str, int, str, str, int, str, str, int, float, int]
+Key = tuple[str, str, str, str, int, str, str, int, str, str, int, float, int, int]
 
 # What a file says once, of all items that have it in common: what was measured, and what made it.
 _SHARED = {
@@ -54,7 +54,10 @@ class Item(BaseModel):
     training's, None for what is not drawn; `context` is where the context came from, `none` for a
     model that takes none, `test_context` where that of the tested images came from, None for the
     same; `draw` counts draws of them, or of labels. `probe` is the protocol of the accuracy, None
-    for the paper's, and `shots` its labels per class, None for all.
+    for the paper's, and `shots` its labels per class, None for all. `labels` are labels in all, of
+    the reference site alone; None for those of all training sites. `error` is the true error of
+    the warp that a model inferred from the tested site's context, `error_50` to `error_95` are the
+    quantiles of it that the model stated.
 
     `commit` is the code's, `-dirty` where that had been changed; the others are short sha256 sums,
     that of the bundle empty where none was measured. Whether an item is still good is a matter of
@@ -79,6 +82,11 @@ class Item(BaseModel):
     accuracy: Accuracy | None = None
     distance: float | None = None
     spread: float | None = None
+    labels: int | None = None
+    error: float | None = None
+    error_50: float | None = None
+    error_90: float | None = None
+    error_95: float | None = None
     commit: str
     data_sha256: str
     recipe_sha256: str
@@ -108,6 +116,7 @@ class Item(BaseModel):
             self.context_size,
             self.value,
             self.draw,
+            self.labels or 0,
         )
 
     @property

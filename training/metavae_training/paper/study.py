@@ -31,7 +31,8 @@ class Study:
     encoders), and where `measure` is, nothing is made or measured: what the results have already is
     drawn up. A `quick` study trains and measures little; its results have a name of their own.
     `settings` are what every recipe that trains is changed in; results of other settings are those
-    of another protocol.
+    of another protocol. `given_draws` and `given_families` say what was asked for, where a part of
+    an experiment has other defaults.
     """
 
     experiment: str
@@ -51,6 +52,8 @@ class Study:
     measure: bool = True
     quick: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    given_draws: int | None = None
+    given_families: bool = True
 
     @property
     def name(self) -> str:

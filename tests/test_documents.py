@@ -25,6 +25,7 @@ from metavae_zoo.bundle import open_bundle
 from metavae_zoo.cli import results_table
 from metavae_zoo.families import mnist
 from metavae_zoo.index import read_index, shipped_bundles
+from metavae_zoo.transfer_table import transfer_table
 from served import page as serving_page
 from served.peers import page as peers_page
 
@@ -55,7 +56,8 @@ def block(document: str, name: str) -> str:
 
 def test_the_table_of_models_is_the_one_of_the_shipped_cards():
     cards = [open_bundle(shipped_bundles() / name).card for name in read_index()]
-    assert block("model_zoo/README.md", "`metavae-zoo list --markdown`") == results_table(cards)
+    tables = "\n\n".join(filter(None, [transfer_table(cards), results_table(cards)]))
+    assert block("model_zoo/README.md", "`metavae-zoo list --markdown`") == tables
 
 
 def test_table_2_of_the_readme_is_the_one_of_the_results():

@@ -13,6 +13,7 @@ from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.stopping import stoppable
+from metavae_zoo.transfer_table import headline, transfer_lines, transfer_table
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -30,12 +31,17 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.option("--markdown", is_flag=True, help="Print measured results as a Markdown table.")
 def list_models(as_json: bool, markdown: bool) -> None:
-    """List every model that is here (yours, or one that ships) or can be pulled."""
+    """List every model that is here (yours, or one that ships) or can be pulled.
+
+    Beside a model stands its transfer to sites never seen, where that was measured, else the linear
+    probe that is fitted anew at every held-out value.
+    """
     from metavae_zoo.index import listings
 
     found = listings()
     if markdown:
-        click.echo(results_table([one.card for one in found if one.card]))
+        cards = [one.card for one in found if one.card]
+        click.echo("\n\n".join(filter(None, [transfer_table(cards), results_table(cards)])))
         return
     if as_json:
         rows = [
@@ -46,6 +52,7 @@ def list_models(as_json: bool, markdown: bool) -> None:
                 "here": one.card is not None,
                 "problem": one.problem,
                 "accuracy": accuracy.mean if (accuracy := _accuracy(one.card)) else None,
+                "transfer": [record.model_dump() for record in _transfer(one.card)],
             }
             for one in found
         ]
@@ -54,10 +61,11 @@ def list_models(as_json: bool, markdown: bool) -> None:
     width = max((len(one.name) for one in found), default=0)
     for one in found:
         accuracy = _accuracy(one.card)
+        probe = f"linear probe {_interval(accuracy)}" if accuracy else ""
         click.echo(
             f"{one.name:{width}}  {one.size / 1e6:5.1f} MB  "
             f"{'damaged' if one.problem else one.origin:7}  "
-            f"{f'probe {_interval(accuracy)}' if accuracy else one.problem}".rstrip()
+            f"{headline(_transfer(one.card)) or probe or one.problem}".rstrip()
         )
 
 
@@ -264,6 +272,10 @@ def _change_in_int8(results: Results) -> str:
     return f"{change + 0.0:+.4f}"  # and no negative zero
 
 
+def _transfer(card: ModelCard | None) -> list[TransferRecord]:
+    return card.results.transfer if card and card.results else []
+
+
 def _accuracy(card: ModelCard | None) -> Interval | None:
     return card.results.accuracy_over_seeds if card and card.results else None
 
@@ -304,7 +316,7 @@ def _page(bundle: Bundle) -> str:
     lines = [card.name, card.description, ""]
     lines += [f"  {key:12} {value}" for key, value in facts.items()]
     if card.results:
-        lines += [line for one in card.results.transfer for line in _transfer_lines(one)]
+        lines += ["", *transfer_lines(card.results.transfer)] if card.results.transfer else []
         lines += _probe_lines(card.results)
     return "\n".join(lines)
 
@@ -320,22 +332,6 @@ def _shown(value: object) -> str:
     if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
         return " to ".join(f"{one:g}" for one in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _transfer_lines(record: TransferRecord) -> list[str]:
-    """A transfer result as a person reads it."""
-    lines = [
-        "",
-        f"  transfer to the held-out values of {record.family}, {record.split} split,"
-        f" {record.train_size} training and {record.test_size} test images,"
-        f" contexts of {record.context_size}",
-        f"    {'this model':24} {_interval(record.accuracy)} over {record.accuracy.n} contexts",
-    ]
-    if (over := record.over_seeds) is not None:
-        lines.append(f"    {'mean over training seeds':24} {_interval(over)} over {over.n}")
-    if record.without_context is not None:
-        lines.append(f"    {'without a context':24} {_interval(record.without_context)}")
-    return lines + [f"    {floor:24} {value:.4f}" for floor, value in record.floors.items()]
 
 
 def _probe_lines(results: Results) -> list[str]:

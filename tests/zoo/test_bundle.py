@@ -38,6 +38,7 @@ from metavae_zoo.embedder import OnnxEmbedder, golden_gap
 from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
 from metavae_zoo.index import shipped_bundles
 from metavae_zoo.summary import Summary
+from metavae_zoo.transfer_table import headline, transfer_table
 
 
 @pytest.fixture
@@ -299,10 +300,13 @@ def test_show_tells_of_site_prior_and_transfer(site_bundle):
     for says in (
         "inferred from the context: warp (4), shift (2), intensity (16), error (3)",
         "rotation -180 to 180",
-        "transfer to the held-out values of digits-scanner",
-        "0.9500 ± 0.0100 over 5 contexts",
-        "without a context        0.2500",
+        "transfer to held-out sites: one classifier, labels of the training sites only",
+        "digits-scanner",
+        "0.950 ± 0.010",
+        "0.250",
     ):
         assert says in page
     assert "linear probe" not in page
+    assert headline([TRANSFER]).startswith("transfer 0.950, 0.250 without its")
+    assert "| digits-scanner |" in transfer_table([card])
     assert results_table([card]).count("\n") == results_table([]).count("\n"), "nothing was probed"

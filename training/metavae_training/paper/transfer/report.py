@@ -165,15 +165,16 @@ def transfer_cells(study: Study) -> Iterator[ExamCell]:
     yield from models(ALL, [10, 0, 100], seeds)
     for row in (CNN, CNN_FAMILY, CNN_CANONICAL, *NETWORKS):
         yield from _networks(study, row) if row in rows else ()
-    yield from models(CAMERA, [10, 100, 0], seeds)
+    yield from models(CAMERA, [10, 100, 0], [0])
     for family in families if ALL in rows else ():
         yield WrongCell(study, ALL, family)
+    yield from models(CAMERA, _MAIN, seeds[1:])
+    curve = _QUICK_CURVE if study.quick else _CURVE
+    yield from models(ALL, curve, [0])
     for row in (METAVAE, OWN):
         yield from alone(row, _MAIN)
     for row in EARLIER:
         yield from alone(row, _MAIN if row.takes == "context" else [0])
-    curve = _QUICK_CURVE if study.quick else _CURVE
-    yield from models(ALL, curve, [0])
     yield from models(CAMERA, curve, [0])
     for row in PIXELS:
         for family in families if row in rows else ():

@@ -13,7 +13,8 @@ from encoder.inner import Encode
 from metavae_training.building import build_optimizer
 from metavae_training.data import Corpus
 from metavae_training.epochs import Training
-from metavae_training.models import Batch, WaveletMetaVAE
+from metavae_training.models import Batch, Start, WaveletMetaVAE
+from metavae_training.models.base import FIRST
 from metavae_training.networks import AggregationNetwork, ParallelDecoder
 from metavae_training.objectives import (
     DiagonalGaussian,
@@ -75,9 +76,9 @@ class FeatureDecoder(WaveletMetaVAE):
         self.feature_noise = nn.Parameter(torch.zeros(size))
 
     @torch.no_grad()
-    def initialise(self, images: Tensor) -> None:
+    def initialise(self, images: Tensor, start: Start = FIRST) -> None:
         """Start the noise from the features' variance as well, see `Model`."""
-        super().initialise(images)
+        super().initialise(images, start)
         few = images[:, : CHUNK // len(images)].flatten(0, 1)
         variance = self._standardised(few.float() / 255).var(0)
         self.feature_noise.copy_(variance.clamp(min=1e-3).log())
@@ -93,9 +94,9 @@ class NoLinearPath(FeatureDecoder):
     """The networks alone: no linear path beside them, started at random as usual."""
 
     @torch.no_grad()
-    def initialise(self, images: Tensor) -> None:
+    def initialise(self, images: Tensor, start: Start = FIRST) -> None:
         """Start the linear path from nothing and keep it there, see `Model`."""
-        super().initialise(images)
+        super().initialise(images, start)
         self.linear_path.weight.zero_()
         self.linear_path.requires_grad_(False)
         self.log_variance.zero_()

@@ -37,8 +37,9 @@ def images() -> Tensor:
     return Inner(family("digits-rotation"), Sizes(encoder=110)).fitted_images()[:3]
 
 
-@pytest.mark.parametrize("source", FAMILIES.values(), ids=list(FAMILIES))
-def test_what_is_judged_is_neither_fitted_nor_held_out(source):
+@pytest.mark.parametrize("name", [one for one in FAMILIES if "-" in one])
+def test_what_is_judged_is_neither_fitted_nor_held_out(name):
+    source = family(name)
     inner, split = Inner(source, Sizes()), source.split("contiguous")
     assert sorted(inner.fitted_values + inner.judged_values) == sorted(split.train_values)
     assert not set(inner.fitted_values) & set(inner.judged_values)

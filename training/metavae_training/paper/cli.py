@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,8 @@ _OPTIONS = (
         multiple=True,
         callback=_names,
         metavar="NAME,...",
-        help="What is compared.  [default: all that have recipes; of context's transfer also rows"
-        " such as oracle, cnn, combat]",
+        help="What is compared.  [default: all that have recipes, but for canonical models, which"
+        " context alone compares; of its transfer also rows such as oracle, cnn, combat]",
     ),
     click.option(
         "--families",
@@ -150,6 +150,17 @@ def _experiment(
     return command
 
 
+def _usual(experiment: str, known: Iterable[str]) -> list[str]:
+    """The models that an experiment compares where none are named.
+
+    The paper's experiments compare its models and the wavelet ones; canonical models stand beside
+    them in transfer, and where they are named.
+    """
+    if experiment == "context":
+        return list(known)
+    return [name for name in known if not name.startswith("canonical-")]
+
+
 def _study(
     experiment: str,
     splits: tuple[str, ...],
@@ -204,7 +215,7 @@ def _study(
         experiment=experiment,
         families=tuple(family(name).name for name in families),
         splits=splits,
-        models=tuple(models or known),
+        models=tuple(models or _usual(experiment, known)),
         draws=draws or 1,
         given_draws=draws,
         given_families=chosen,

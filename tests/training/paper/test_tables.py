@@ -16,7 +16,7 @@ from metavae_training.models import MODELS
 from metavae_training.paper import collect as collect_module
 from metavae_training.paper import table1 as table1_module
 from metavae_training.paper.ceiling import ceiling_cells
-from metavae_training.paper.context import context
+from metavae_training.paper.context import right_and_wrong
 from metavae_training.paper.distances import transformed_values
 from metavae_training.paper.figure7 import figure7
 from metavae_training.paper.methods import models
@@ -167,7 +167,8 @@ def test_models_without_a_context_are_left_out_of_contexts_before_training(study
     asked: list[Job] = []
     monkeypatch.setattr(collect_module, "sweep", lambda jobs, **_: asked.extend(jobs) or [])
     names = ("metavae", "vae", "vae-single", "wavelet-pca", "vhe")
-    report = context(dataclasses.replace(study, experiment="context", models=names, train=True))
+    asking = dataclasses.replace(study, experiment="context", models=names, train=True)
+    report = right_and_wrong(asking)
     assert {job.recipe.model for job in asked} == {"metavae", "vhe"}
     *_, without, left_out = report.sections
     assert without.endswith(

@@ -40,6 +40,10 @@ _SHARED = {
 }
 
 
+_PLACE = ("model", "family")  # what items are looked up by
+Stamps = dict[Path, tuple[int, ...]]  # of files, as they were read
+
+
 class BadResults(MetavaeError):
     """A results file of another version or protocol, or none at all."""
 
@@ -145,11 +149,17 @@ class Results:
         make_writable(folder)  # now, not after the first measurement
         self._own: dict[Key, Item] = {}
         self._others: list[Item] = []
+        self._index: dict[tuple[str, str], list[Item]] | None = None
+        self._read_at: Stamps = {}
         self.skipped: list[str] = []
         self.refresh()
 
     def refresh(self) -> None:
         """Read what this and other processes have written since."""
+        stamps = {path: _stamp(path) for path in self.path.parent.glob("*.json")}
+        if stamps and stamps == self._read_at:
+            return
+        self._read_at, self._index = stamps, None
         self._own = self._read_own()
         self._others, self.skipped = [], []
         for path in sorted(self.path.parent.glob("*.json")):
@@ -166,8 +176,17 @@ class Results:
 
     def select(self, **fields: object) -> list[Item]:
         """Items of this file, and of others in its folder, whose fields are these."""
+        if self._index is None:
+            self._index = defaultdict(list)
+            for item in [*self._others, *self._own.values()]:
+                self._index[item.model, item.family].append(item)
+        places = [
+            place
+            for place in self._index
+            if all(fields.get(name, at) == at for name, at in zip(_PLACE, place, strict=True))
+        ]
         found: dict[Key, Item] = {}
-        for item in [*self._others, *self._own.values()]:
+        for item in (item for place in places for item in self._index[place]):
             if all(getattr(item, name) == wanted for name, wanted in fields.items()):
                 found[item.key] = item
         return list(found.values())
@@ -179,8 +198,12 @@ class Results:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked_folder(self.path.parent):  # or two processes would lose each other's items
-            self._own = self._read_own() | new
+            if _stamp(self.path) != self._read_at.get(self.path, ()):
+                self._own = self._read_own()
+            self._own = self._own | new
+            self._index = None
             self._write()
+            self._read_at[self.path] = _stamp(self.path)
 
     def _read_own(self) -> dict[Key, Item]:
         if not self.path.exists():
@@ -215,6 +238,15 @@ class Results:
         )
         written = json.dumps(header, indent=1)[:-2] + f',\n "series": [{text}\n ]\n}}\n'
         write_whole(self.path, written.encode())
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew; it may be gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_protocol(path: Path) -> dict[str, Any]:

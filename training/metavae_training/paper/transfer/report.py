@@ -25,11 +25,11 @@ from metavae_training.paper.transfer.rows import (
     ALL,
     CAMERA,
     CNN,
+    CNN_AFFINE,
     CNN_CANONICAL,
     CNN_FAMILY,
     EARLIER,
     METAVAE,
-    NETWORKS,
     ORACLE,
     OWN,
     PIXELS,
@@ -163,7 +163,7 @@ def transfer_cells(study: Study) -> Iterator[ExamCell]:
         if ORACLE in rows:
             yield CodedCell(study, ORACLE, family)
     yield from models(ALL, [10, 0, 100], seeds)
-    for row in (CNN, CNN_FAMILY, CNN_CANONICAL, *NETWORKS):
+    for row in (CNN, CNN_FAMILY, CNN_CANONICAL, CNN_AFFINE):
         yield from _networks(study, row) if row in rows else ()
     yield from models(CAMERA, [10, 100, 0], [0])
     for family in families if ALL in rows else ():

@@ -53,6 +53,7 @@ def sizes_figure(found: Found, families: Sequence[str]) -> Figure:
             _curve(axes, found, row, family)
         axes.set_xscale("log")
         axes.set_xlim(_NONE_AT * 0.85, 120)
+        axes.set_ylim(0, 1.03)
         axes.set_xticks([_NONE_AT, *_TICKS], ["none", *map(str, _TICKS)])
         axes.minorticks_off()
         axes.set_title(family, loc="left")

@@ -138,7 +138,7 @@ def test_the_cards_have_the_accuracies_that_the_results_have():
             found = accuracies[card.model, card.family, card.split, one.seed]
             assert one.probe_accuracy == pytest.approx(sum(found) / len(found), abs=1e-6), name
             compared += 1
-    assert compared > 60
+    assert compared > 50
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))

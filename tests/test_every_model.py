@@ -34,7 +34,7 @@ def trained(tmp_path_factory) -> dict[str, tuple[Checkpoint, Bundle]]:
     for model in MODELS:
         chosen = recipe(f"{model}-{FAMILY}-{SPLIT}")
         if model.startswith("canonical-"):
-            chosen = chosen.changed({"sets": 200, "steps": 30, "calibration_sets": 100})
+            chosen = chosen.changed({"sets": 400, "steps": 200, "calibration_sets": 100})
         checkpoint = fit(
             dataclasses.replace(chosen, epochs=min(1, chosen.epochs)), out=folder / model
         )

@@ -7,7 +7,7 @@ zoo does not know the client, so it calls its command.
 from __future__ import annotations
 
 from metavae_zoo.bundle import Bundle
-from metavae_zoo.card import Interval, ModelCard, TransferRecord
+from metavae_zoo.card import ModelCard, TransferRecord
 from metavae_zoo.commands import probe_command
 from metavae_zoo.families import FAMILIES, Family, family
 
@@ -22,12 +22,13 @@ def measure_transfer(bundle: Bundle) -> list[TransferRecord]:
     """A record for each family that the model serves and each of SIZES.
 
     `without_context` is of the same model and images, each embedded with a context of the reference
-    site. Raises CommandFailed where a probe fails.
+    site. It and the baseline are measured once for a family. Raises CommandFailed where a probe
+    fails.
     """
     return [
-        _record(bundle, served, split, size)
+        record
         for served, split in families_served(bundle.card)
-        for size in SIZES
+        for record in _records(bundle, served, split)
     ]
 
 
@@ -48,16 +49,20 @@ def families_served(card: ModelCard) -> list[tuple[Family, str]]:
     ]
 
 
-def _record(bundle: Bundle, served: Family, split: str, size: int) -> TransferRecord:
-    sizes: list[object] = []
+def _records(bundle: Bundle, served: Family, split: str) -> list[TransferRecord]:
+    words: list[object] = ["--protocol", "transfer", "--contexts", DRAWS]
     for part in ("train", "test"):
-        sizes += [f"--{part}-size", min(_IMAGES, len(served.labels(part)) // 2)]
-    words = ("--protocol", "transfer", "--contexts", DRAWS, "--context-size", size, *sizes)
+        words += [f"--{part}-size", min(_IMAGES, len(served.labels(part)) // 2)]
     place = {"family": served.name, "split": split}
-    found = probe_command(bundle, *words, "--floor", _FLOOR, **place)
-    as_it_comes = ("--no-floors", "--context-from", "reference")
-    without = probe_command(bundle, *words, *as_it_comes, **place)
-    record = TransferRecord.model_validate(found["transfer"])
-    return record.model_copy(
-        update={"without_context": Interval.model_validate(without["accuracy"])}
-    )
+
+    def record(size: int, *more: object) -> TransferRecord:
+        found = probe_command(bundle, *words, "--context-size", size, *more, **place)
+        return TransferRecord.model_validate(found["transfer"])
+
+    first = record(SIZES[0], "--floor", _FLOOR)
+    without = record(SIZES[0], "--no-floors", "--context-from", "reference").accuracy
+    others = [record(size, "--no-floors") for size in SIZES[1:]]
+    return [
+        one.model_copy(update={"without_context": without, "floors": first.floors})
+        for one in (first, *others)
+    ]

@@ -110,7 +110,9 @@ def transfer(study: Study) -> Report:
                 "Wrong contexts",
                 f"{ALL.label}, the classifier fitted under right contexts: accuracy, and the 90%"
                 " quantile of the warp's error that the model states (median over sites). The"
-                " error is |A B - I|: 0.1 is a rotation by 4 degrees, 1 is by 41.",
+                " error is |A B - I|: 0.1 is a rotation by 4 degrees, 1 is by 41. A context of"
+                " another site is a good context of the wrong site: the quantile is not meant to"
+                " tell it.",
                 wrong_table(found, ALL, families),
             ),
             *_section(

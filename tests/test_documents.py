@@ -86,7 +86,8 @@ def test_pages_of_results_are_what_their_numbers_draw_up(written, tmp_path, monk
         shutil.copy(numbers, tmp_path)
     settings = read_protocol(written.with_suffix(".json")).get("settings", {})
     changed = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
-    command = [written.stem, "--redraw", *changed, "--out", str(tmp_path)]
+    experiment = {"transfer": "context"}.get(written.stem, written.stem)  # which writes both
+    command = [experiment, "--redraw", *changed, "--out", str(tmp_path)]
     redrawn = CliRunner().invoke(paper, command)
     assert redrawn.exit_code == 0, redrawn.output
     assert (tmp_path / written.name).read_text() == written.read_text()

@@ -21,7 +21,7 @@ from metavae_zoo.families import family
 from metavae_zoo.index import find_bundle
 
 FAMILY = "digits-rotation"
-TRAIN, TEST = 60, 60
+TRAIN, TEST = 60, 50
 HELD_OUT = family(FAMILY).split("contiguous").held_out_values
 SHIPPED = "metavae-digits-rotation-contiguous"
 ROWS = (

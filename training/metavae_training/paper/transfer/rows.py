@@ -37,7 +37,10 @@ class Row:
     seeds: bool = False
 
     def recipe_of(self, study: Study, family: str) -> Recipe | None:
-        """The recipe of the row's model for a family; None where there is none."""
+        """The recipe of the row's model for a family; None where there is none.
+
+        A quick study trains canonicalisers alone: other models are those that ship.
+        """
         name = self.recipe.format(
             dataset=family.partition("-")[0], family=family, split=study.splits[0]
         )
@@ -47,15 +50,20 @@ class Row:
             if "simulated_sites" in found.model_settings:
                 few["simulated_sites"] = _QUICK_SITES
             return found.changed(_QUICK | few)
-        return found
+        return None if study.quick and _shipped_seed(name) is None else found
 
     def only_seed(self, study: Study, family: str) -> int:
         """The seed of a row that has one: of the model that ships, else 0."""
         recipe = self.recipe_of(study, family)
-        try:
-            return find_bundle(recipe.name).card.seed if recipe else 0
-        except (UnknownName, BadBundle):
-            return 0
+        return (_shipped_seed(recipe.name) if recipe else None) or 0
+
+
+def _shipped_seed(name: str) -> int | None:
+    """The seed of the zoo's model of this name; None where there is none."""
+    try:
+        return find_bundle(name).card.seed
+    except (UnknownName, BadBundle):
+        return None
 
 
 ALL = Row(

@@ -13,8 +13,9 @@ from metavae_client.settings import ProbeSettings
 from metavae_training.cli import main
 from metavae_training.paper import study
 from metavae_training.paper.results import Item, Results, read_items
-from metavae_training.paper.transfer import rows, supervised
+from metavae_training.paper.transfer import report, rows, supervised
 from metavae_training.paper.transfer.cells import ExamCell
+from metavae_training.paper.transfer.tables import Found
 from metavae_zoo.bundle import open_bundle
 from metavae_zoo.embedder import OnnxEmbedder
 from metavae_zoo.families import family
@@ -192,3 +193,11 @@ def test_a_row_that_does_not_exist_tells_the_nearest(tmp_path):
     refused = command(tmp_path, "--models", "oracel")
     assert refused.exit_code == 1
     assert "did you mean 'oracle'?" in refused.stderr
+
+
+def test_every_number_is_drawn_up_once(measured, items, as_measured, monkeypatch):
+    shown: list[Item] = []
+    monkeypatch.setattr(report, "Found", lambda found: shown.extend(found) or Found(found))
+    done = command(measured / "results", "--redraw")
+    assert done.exit_code == 0, done.output
+    assert sorted(item.key for item in shown) == sorted(item.key for item in items)

@@ -44,7 +44,7 @@ class PlainCell(ExamCell):
     """The closed-form code without a context, and adjusted by site in every way."""
 
     @property
-    def part(self) -> str:
+    def what(self) -> str:
         """The row and its adjustments."""
         return "and adjusted by site"
 
@@ -143,7 +143,7 @@ class CodedCell(ExamCell):
     """Rows without a context: raw pixels, PCA, and the oracle's canonical images."""
 
     @property
-    def part(self) -> str:
+    def what(self) -> str:
         """All there is."""
         return "without a context"
 

@@ -74,7 +74,7 @@ class ExamCell(Cell):
     seed: int = 0
 
     def __str__(self) -> str:
-        return f"transfer on {self.family}, {self.row.label}, {self.part}, seed {self.seed}"
+        return f"transfer on {self.family}, {self.row.label}, {self.what}, seed {self.seed}"
 
     @property
     def exam(self) -> Exam:
@@ -93,13 +93,18 @@ class ExamCell(Cell):
 
     @property
     def needs(self) -> str:
-        """The row on its family; with a model the recipe."""
-        return self.recipe.name if self.recipe else f"{self.row.label} on {self.family}"
+        """The row and its numbers; with a model the recipe."""
+        return f"{self.recipe.name if self.recipe else self.row.label}, {self.what}"
 
     @property
     def part(self) -> str:
+        """The family."""
+        return self.family
+
+    @property
+    @abstractmethod
+    def what(self) -> str:
         """Which numbers of the row."""
-        return "context of none"
 
     @property
     def settings(self) -> Recipe | dict[str, Any]:

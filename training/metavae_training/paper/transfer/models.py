@@ -32,7 +32,7 @@ class ModelCell(ExamCell):
     size: int = 0
 
     @property
-    def part(self) -> str:
+    def what(self) -> str:
         """The contexts."""
         return f"context of {self.size or 'none'}"
 
@@ -107,7 +107,7 @@ class WrongCell(ExamCell):
     """A model under wrong contexts at the tested sites, fitted under right ones."""
 
     @property
-    def part(self) -> str:
+    def what(self) -> str:
         """The contexts."""
         return f"wrong contexts of {WRONG_SIZE}"
 

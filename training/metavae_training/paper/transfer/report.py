@@ -77,7 +77,7 @@ def transfer_study(study: Study) -> Study:
 
 def transfer(study: Study) -> Report:
     """Measure and show transfer: one classifier for all sites, tested where no label was."""
-    collected = collect(study, list(transfer_cells(study)), transfer_protocol(study))
+    collected = collect(study, transfer_cells(study), transfer_protocol(study))
     items = collected.items
     families = [name for name in study.families if any(item.family == name for item in items)]
     found = Found(items)
@@ -139,8 +139,12 @@ def transfer_protocol(study: Study) -> dict[str, Any]:
     }
 
 
-def transfer_cells(study: Study) -> Iterator[ExamCell]:
-    """Every cell: the headline first, sizes between the main ones last."""
+def transfer_cells(study: Study) -> list[ExamCell]:
+    """Every cell once: the headline first, sizes between the main ones last."""
+    return list({str(cell): cell for cell in _in_order(study)}.values())
+
+
+def _in_order(study: Study) -> Iterator[ExamCell]:
     rows, families, seeds = chosen(study), study.families, range(study.seeds)
 
     def models(row: Row, sizes: Sequence[int], of_seeds: Sequence[int]) -> Iterator[ModelCell]:

@@ -34,7 +34,7 @@ class NetworkCell(ExamCell):
     canonical: Job | None = None  # of the model that makes canonical images
 
     @property
-    def part(self) -> str:
+    def what(self) -> str:
         """All there is."""
         return "trained"
 

@@ -91,7 +91,8 @@ def transfer(study: Study) -> Report:
             *_section(
                 "Size of the context",
                 f"{ALL.label}: mean accuracy (mean over sites of the 10th percentile over contexts"
-                " and seeds; the worst context of any site).",
+                " and seeds; the worst context of any site)."
+                f"{_of_one_seed(found, ALL, families)}",
                 sizes_table(found, ALL, families),
             ),
             *_section("", f"{CAMERA.label}:", sizes_table(found, CAMERA, families)),
@@ -197,6 +198,19 @@ def _networks(study: Study, row: Row) -> Iterator[NetworkCell]:
                 continue
             job = study.job(recipe, 0)
         yield NetworkCell(study, row, family, 0, job)
+
+
+def _of_one_seed(found: Found, row: Row, families: Sequence[str]) -> str:
+    """Which sizes were measured for a single training seed, where others have several."""
+    seeds = {
+        (family, size): {item.seed for item in found.under(row, family, size)}
+        for family in families
+        for size in found.sizes(row, family)
+    }
+    single = sorted({size for (_, size), of in seeds.items() if len(of) == 1})
+    if not single or all(len(of) == 1 for of in seeds.values()):
+        return ""
+    return f" Of one training seed alone: {', '.join(map(str, single))}."
 
 
 def _for_worst() -> tuple[Row, ...]:

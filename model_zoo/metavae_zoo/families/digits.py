@@ -26,6 +26,7 @@ class Digits:
 
     name: str = "digits"
     side: int = 28
+    classes: int = 10  # of labels, 0 to classes - 1
 
     def load(
         self, part: Part, data_root: Path | None = None

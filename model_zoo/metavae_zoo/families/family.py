@@ -33,6 +33,11 @@ class Dataset(Protocol):
         """Height and width of an image, in pixels."""
         ...
 
+    @property
+    def classes(self) -> int:
+        """How many labels there are: 0 to `classes` - 1."""
+        ...
+
     def load(
         self, part: Part, data_root: Path | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -40,6 +40,7 @@ class Mnist:
 
     name: str = "mnist"
     side: int = 28
+    classes: int = 10  # of labels, 0 to classes - 1
 
     def load(
         self, part: Part, data_root: Path | None = None

@@ -52,7 +52,8 @@ class CanonicalMetaVAE(CanonicalModel):
 
     def initialise(self, images: Tensor, start: Start = FIRST) -> None:
         """Learn the canonicaliser, see `Model`."""
-        self.learn_canonicaliser(images, start)
+        with self.on_cpu():
+            self.learn_canonicaliser(images.cpu(), start)
 
     def features(self, x: Tensor) -> Tensor:
         """The canonicaliser's features, then the summary network's, see `Model`."""

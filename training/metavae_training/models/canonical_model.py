@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -53,10 +54,20 @@ class CanonicalModel(Model, ABC):
         """See `Model`."""
         return self.canonicaliser.site_row(pooled, count)
 
+    @contextmanager
+    def on_cpu(self) -> Iterator[None]:
+        """Within, the model is on the CPU, where sites are simulated; then where it was."""
+        device = next(self.parameters()).device
+        self.cpu()
+        try:
+            yield
+        finally:
+            self.to(device)
+
     def learn_canonicaliser(self, images: Tensor, start: Start) -> None:
         """Learn to invert simulated sites of the reference, uint8 [distribution, image, pixel].
 
-        Then `auto` intensity is chosen on the training sites.
+        Then `auto` intensity is chosen on the training sites. Images and model are on the CPU.
         """
         reference = images[start.reference]
         if len(reference) < LEAST_IMAGES:
@@ -68,7 +79,7 @@ class CanonicalModel(Model, ABC):
             )
         with torch.enable_grad():
             self.canonicaliser.requires_grad_(True)
-            learn_canonicaliser(self.canonicaliser, reference.cpu(), self.schedule, start.seed)
+            learn_canonicaliser(self.canonicaliser, reference, self.schedule, start.seed)
             self.canonicaliser.requires_grad_(False)
         if self.canonicaliser.intensity == "auto" and len(images) > 1:
             generator = torch.Generator().manual_seed(start.seed)

@@ -74,6 +74,10 @@ class CanonicalWavelet(CanonicalModel):
     @torch.no_grad()
     def initialise(self, images: Tensor, start: Start = FIRST) -> None:
         """Learn the canonicaliser, then fit the code on canonical images; see `Model`."""
+        with self.on_cpu():
+            self._initialise(images.cpu(), start)
+
+    def _initialise(self, images: Tensor, start: Start) -> None:
         self.learn_canonicaliser(images, start)
         generator = torch.Generator().manual_seed(start.seed)
         chunks = (

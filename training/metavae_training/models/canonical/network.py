@@ -193,7 +193,7 @@ class Canonicaliser(nn.Module):
         positions = torch.einsum("sij,hwj->shwi", site.warp, frame(self.side).to(site.warp))
         positions = positions + (site.shift / half)[:, None, None]
         if not self.prior.has_camera:
-            return positions, torch.ones(1, 1, 1, dtype=positions.dtype)
+            return positions, torch.ones(1, 1, 1).to(positions)
         tilt = torch.einsum("shwj,sj->shw", positions, site.perspective)
         along = torch.einsum("shwj,sj->shw", positions, site.light)
         strength = (site.light.square().sum(1) + 1e-12).sqrt()[:, None, None]

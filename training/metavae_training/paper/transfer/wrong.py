@@ -33,8 +33,8 @@ WORDS = {
 def wrong_kinds(exam: Exam) -> list[str]:
     """The kinds of contexts for a family; "" is the right one."""
     kinds = [kind for kind in WORDS if kind != FOREIGN or _foreign_family(exam) is not None]
-    classes = np.unique(exam.labels("train", exam.rows(exam.reference, "train")))
-    return [*kinds, *(f"{_OF_CLASS}{label}" for label in classes.tolist())]
+    classes = range(exam.source.dataset.classes)
+    return [*kinds, *(f"{_OF_CLASS}{label}" for label in classes)]
 
 
 def words_of(kind: str) -> str:

@@ -23,7 +23,7 @@ from metavae_zoo.summary import LIMIT, Summary
 # torch against ONNX Runtime on the CPU; on CUDA, products are summed in another order.
 GOLDEN_TOLERANCE: dict[Device, float] = {"cpu": 1e-5, "cuda": 1e-3}
 # Of models with a site: they read images at positions in float32, between pixels that differ.
-SITE_TOLERANCE = 1e-4
+SITE_TOLERANCE = 1e-3
 TF32_TOLERANCE = 2e-2  # products of factors with 10 bits of mantissa in place of 23
 
 

@@ -190,8 +190,9 @@ def test_every_shipped_model_gives_its_golden_embeddings(name):
     needs_context = bundle.card.needs_context
     summary = embedder.summarize(golden["context"]) if needs_context else None
     found = embedder.embed(golden["queries"], summary)
-    assert golden_gap(found.mean, golden["mean"]) < 1e-5
-    assert golden_gap(found.log_variance, golden["log_variance"]) < 1e-5
+    allowed = 5e-5 if embedder.card.site else 1e-5
+    assert golden_gap(found.mean, golden["mean"]) < allowed
+    assert golden_gap(found.log_variance, golden["log_variance"]) < allowed
     assert bundle.card.name == name
     assert bundle.card.results is not None
 

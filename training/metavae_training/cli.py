@@ -221,7 +221,8 @@ def export(
 ) -> None:
     """Export the best weights of CHECKPOINT to a bundle of two ONNX graphs.
 
-    ONNX Runtime must agree with torch within 1e-5 (1e-3 for models that infer a site), or nothing is written.
+    ONNX Runtime must agree with torch within 1e-5 (1e-3 for models that infer a site), or nothing
+    is written.
     """
     from metavae_training.checkpoint import load_checkpoint
     from metavae_training.export import export as export_bundle

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import canonical
 import cuda_graphs
 import precision
 import report as training_page
@@ -45,6 +46,7 @@ PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "serving-batched": serving_page.markdown,
     "serving-cuda": serving_page.markdown,
     "cuda-graphs": cuda_graphs.markdown,
+    "canonical": canonical.markdown,
     "peers": peers_page.markdown,
 }
 

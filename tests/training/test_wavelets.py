@@ -192,7 +192,15 @@ def test_wavelet_metavaes_bound_is_below_the_marginal_of_the_canonical_variates(
     assert marginal.mean() - bound.mean() > 1, "the encoder sees distorted images"
 
 
-@pytest.mark.parametrize("name", fnmatch.filter(RECIPES, "wavelet-metavae-*"))
+# Drawn sites lie as near each other as they were drawn: the claim is of values on a line.
+ON_A_LINE = [
+    name
+    for name in fnmatch.filter(RECIPES, "wavelet-metavae-*")
+    if family(RECIPES[name].family).axis.name != "site"
+]
+
+
+@pytest.mark.parametrize("name", ON_A_LINE)
 def test_no_distortion_makes_a_held_out_distribution_of_a_training_one(name):
     recipe = RECIPES[name]
     source, rescaling = family(recipe.family), recipe.model_settings.get("rescaling", RESCALING)

@@ -91,18 +91,7 @@ class CanonicalWavelet(CanonicalModel):
             for part in chunk.split(CHUNK)
         )
         code = fit_code(views, self.variates)
-        self.mean.copy_(code.mean)
-        self.scale.copy_(code.scale)
-        self.directions.copy_(code.directions / self.scale)
-        kept = code.correlation[: self.latent_dim]
-        self.linear_path.weight.copy_((self.directions[:, : self.latent_dim] * kept.sqrt()).T)
-        self.linear_path.bias.zero_()
-        self.log_variance.copy_((1 - kept).log())
-        self.decoder_path.weight.zero_()
-        self.decoder_path.weight.diagonal().copy_(kept.sqrt())
-        self.decoder_path.bias.zero_()
-        self.log_noise.zero_()
-        self.log_noise[: self.latent_dim] = (1 - kept).log()
+        code.start(self)
 
     def features(self, x: Tensor) -> Tensor:
         """Per-image features h(x), see `Model`."""

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metavae_training.statistics import moments
 
 _RIDGE = 1.0  # times the mean variance of a feature
+
+
+class Coded(Protocol):
+    """The parts of a model that start from a code: linear paths to `latent_dim` numbers and back.
+
+    mean: [feature]; scale: []; directions: [feature, variate]; log_variance: [latent];
+    log_noise: [variate].
+    """
+
+    latent_dim: int
+    mean: Tensor
+    scale: Tensor
+    directions: Tensor
+    linear_path: nn.Linear
+    log_variance: nn.Parameter
+    decoder_path: nn.Linear
+    log_noise: nn.Parameter
 
 
 @dataclass(frozen=True)
@@ -25,6 +43,24 @@ class WaveletCode:
     scale: Tensor
     directions: Tensor
     correlation: Tensor
+
+    @torch.no_grad()
+    def start(self, model: Coded) -> None:
+        """Start the linear paths of a model, and what stands beside them, from this code."""
+        model.mean.copy_(self.mean)
+        model.scale.copy_(self.scale)
+        model.directions.copy_(self.directions / model.scale)
+        # A code that explains the share `kept` of its variate's variance leaves the rest open.
+        kept = self.correlation[: model.latent_dim]
+        weight = model.directions[:, : model.latent_dim] * kept.sqrt()
+        model.linear_path.weight.copy_(weight.T)
+        model.linear_path.bias.zero_()
+        model.log_variance.copy_((1 - kept).log())
+        model.decoder_path.weight.zero_()
+        model.decoder_path.weight.diagonal().copy_(kept.sqrt())
+        model.decoder_path.bias.zero_()
+        model.log_noise.zero_()
+        model.log_noise[: model.latent_dim] = (1 - kept).log()
 
 
 def fit_code(views: Iterable[Tensor], variates: int) -> WaveletCode:

@@ -86,19 +86,7 @@ class WaveletMetaVAE(Model):
         count = max(1, min(images.shape[1], _FITTED_IMAGES // len(images)))
         chunks = images[:, :count].flatten(0, 1).split(CHUNK)
         code = fit_code((self._two_views(chunk, generator) for chunk in chunks), self.variates)
-        self.mean.copy_(code.mean)
-        self.scale.copy_(code.scale)
-        self.directions.copy_(code.directions / self.scale)
-        # A code that explains the share `kept` of its variate's variance leaves the rest open.
-        kept = code.correlation[: self.latent_dim]
-        self.linear_path.weight.copy_((self.directions[:, : self.latent_dim] * kept.sqrt()).T)
-        self.linear_path.bias.zero_()
-        self.log_variance.copy_((1 - kept).log())
-        self.decoder_path.weight.zero_()
-        self.decoder_path.weight.diagonal().copy_(kept.sqrt())
-        self.decoder_path.bias.zero_()
-        self.log_noise.zero_()
-        self.log_noise[: self.latent_dim] = (1 - kept).log()
+        code.start(self)
 
     def features(self, x: Tensor) -> Tensor:
         """Per-image features h(x), see `Model`."""

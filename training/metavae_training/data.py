@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from metavae_training.models.base import Batch
 from metavae_training.recipes import Recipe
+from metavae_training.sizes import draw_sizes
 from metavae_zoo.families import family
 
 VALIDATION_SHUFFLE = 20200207  # which images validate: the same for every seed and model
@@ -104,13 +104,6 @@ class Batches:
 
     def _pixels(self, rows: Tensor) -> Tensor:
         return self._images[self._each, rows].unflatten(1, (self._sets, -1)).float().div_(255)
-
-
-def draw_sizes(context_sizes: tuple[int, int], count: int, generator: torch.Generator) -> list[int]:
-    """So many context sizes, drawn log-uniformly from a range that includes its ends."""
-    low, high = map(math.log, context_sizes)
-    draws = torch.rand(count, generator=generator, device=generator.device)
-    return [round(math.exp(low + draw * (high - low))) for draw in draws.tolist()]
 
 
 def batches(

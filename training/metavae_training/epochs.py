@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from metavae_training.bfloat16 import bf16_products
 from metavae_training.checkpoint import Terms
-from metavae_training.data import Batches, Corpus, batches, draw_sizes
+from metavae_training.data import Batches, Corpus, batches
 from metavae_training.graphs import StepGraphs
 from metavae_training.models import Batch, Model
 from metavae_training.objectives import TERMS, Elbo
 from metavae_training.recipes import Precision, Recipe
+from metavae_training.sizes import draw_sizes
 from metavae_zoo.errors import MetavaeError
 
 _VALIDATION_BATCH = 500  # queries of a distribution

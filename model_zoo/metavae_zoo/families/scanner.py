@@ -134,10 +134,11 @@ def _matrix(sites: tuple[Site, ...], value: float) -> Affine:
 
 def draw_sites(kind: Kind) -> tuple[Site, ...]:
     """The 40 sites of a kind; the same on every call."""
-    return (Site(), *(_draw(kind, number) for number in range(1, SITES)))
+    return (Site(), *(draw_site(kind, number) for number in range(1, SITES)))
 
 
-def _draw(kind: Kind, number: int) -> Site:
+def draw_site(kind: Kind, number: int) -> Site:
+    """Draw the site of this number, from 1 on; numbers from SITES on are of no family."""
     site = _with_warp(kind, number)
     if kind != "affine":
         site = _with_photometry(site, number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from metavae_training.models.canonical.kept import LEAST_IMAGES, Schedule, learn
 from metavae_training.models.canonical.network import Canonicaliser, Intensity
 from metavae_training.models.canonical.prior import draw_sites
 from metavae_training.models.canonical.simulation import simulate
+from metavae_training.sizes import draw_sizes
 
 _CHUNK = 500  # images that share a context
-_CONTEXT = (5, 50)  # images of such a context, log-uniform
+_CONTEXT = (5, 50)  # images of such a context
 
 
 class CanonicalModel(Model, ABC):
@@ -143,6 +143,5 @@ class CanonicalModel(Model, ABC):
 
 def _draw(available: int, generator: torch.Generator) -> Tensor:
     """Rows of a context, of a size that is drawn too."""
-    low, high = (math.log(size) for size in _CONTEXT)
-    size = round(math.exp(low + (high - low) * float(torch.rand((), generator=generator))))
+    [size] = draw_sizes(_CONTEXT, 1, generator)
     return torch.randint(available, (min(size, available),), generator=generator)

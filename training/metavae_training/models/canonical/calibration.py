@@ -10,8 +10,6 @@ quantile regression, Romano, Patterson and Candes, NeurIPS 2019).
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -23,6 +21,7 @@ from metavae_training.models.canonical.inversion import (
     squared_warp_error,
 )
 from metavae_training.models.canonical.network import QUANTILES, Canonicaliser
+from metavae_training.sizes import draw_sizes
 
 NO_SITE = 2.0  # error of a warp that says nothing
 _STEPS = (300, 3000)  # at least, at most; between them a quarter of the sets
@@ -55,7 +54,7 @@ def calibrate(
     levels = torch.tensor(QUANTILES)
     for _ in range(steps):
         chosen = torch.randint(len(everything), (_SETS_A_STEP,), generator=generator)
-        size = round(math.exp(math.log(SET_SIZE) * float(torch.rand((), generator=generator))))
+        [size] = draw_sizes((1, SET_SIZE), 1, generator)
         images = torch.randperm(SET_SIZE, generator=generator)[:size]
         pooled = everything[chosen[:, None], images].float().mean(1)
         error = torch.full((len(chosen),), NO_SITE)

@@ -11,7 +11,6 @@ context sizes from them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from metavae_training.distortion import distorted
 from metavae_training.models.canonical.network import Canonicaliser, stretched
 from metavae_training.models.canonical.prior import Sites, draw_sites
 from metavae_training.models.canonical.simulation import simulate
+from metavae_training.sizes import draw_sizes
 
 SET_SIZE = 40  # images of a simulated set
 SMALLEST = 4  # images of a context in training
@@ -164,12 +164,11 @@ def learn(
     trained = [*network.summary_network.parameters(), *network.head.parameters()]
     optimizer = torch.optim.AdamW(trained, _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 1e-6)
-    low, high = math.log(SMALLEST), math.log(SET_SIZE)
     fast = cpu_has_bf16()
     lately = 0.0
     for step in range(steps):
         chosen = torch.randint(len(sets), (_SETS_A_STEP,), generator=generator)
-        size = round(math.exp(low + (high - low) * float(torch.rand((), generator=generator))))
+        [size] = draw_sizes((SMALLEST, SET_SIZE), 1, generator)
         images = torch.randperm(SET_SIZE, generator=generator)[:size]
         seen = sets.components[chosen[:, None], images]
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):

@@ -66,7 +66,7 @@ def _at_new_site(exam: Exam, images: Images, number: int) -> Images:
     axis, side = exam.source.axis, exam.source.image_shape[-1]
     if axis.name == "site":
         kind = cast(scanner.Kind, exam.family.rpartition("-")[2])
-        site = scanner._draw(kind, _FIRST + number)
+        site = scanner.draw_site(kind, _FIRST + number)
         return render(images, site, (_SEED, number), side)
     value = np.random.default_rng((_SEED, number)).uniform(axis.values[0], axis.values[-1])
     return warp(images, axis.matrix(float(value)), axis.interpolation, side)

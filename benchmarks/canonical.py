@@ -17,12 +17,12 @@ import onnxruntime
 from tqdm import tqdm
 
 from machine import describe_machine
-from metavae_training.device import choose_device
-from metavae_zoo.bundle import ENCODE, SUMMARIZE, Bundle
+from metavae_training.trainer.device import choose_device
+from metavae_zoo.bundles.bundle import ENCODE, SUMMARIZE, Bundle
+from metavae_zoo.bundles.index import find_bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
+from metavae_zoo.embedding.graph import Graph, open_graph
 from metavae_zoo.files import make_writable
-from metavae_zoo.graph import Graph, open_graph
-from metavae_zoo.index import find_bundle
 from metavae_zoo.markdown import markdown_table
 from publish import out_option, publish
 from served.cases import measure

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from machine import describe_machine
-from metavae_training.device import choose_device
-from metavae_zoo.bundle import ENCODE, Bundle
-from metavae_zoo.card import ModelCard
+from metavae_training.trainer.device import choose_device
+from metavae_zoo.bundles.bundle import ENCODE, Bundle
+from metavae_zoo.bundles.card import ModelCard
+from metavae_zoo.bundles.index import find_bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
+from metavae_zoo.embedding.graph import BUCKETS, open_graph
 from metavae_zoo.files import make_writable
-from metavae_zoo.graph import BUCKETS, open_graph
-from metavae_zoo.index import find_bundle
 from metavae_zoo.markdown import markdown_table
 from publish import out_option, publish
 from served.cases import measure

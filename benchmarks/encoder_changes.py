@@ -19,11 +19,11 @@ from encoder.inner import Encode, Inner, Sizes
 from encoder.report import markdown
 from encoder.results import Results
 from encoder.trained import Trained
-from metavae_client.classifiers import fitting_pool
-from metavae_training.memory import keep_freed_memory
 from metavae_training.options import THREADS
 from metavae_training.recipes import recipe
+from metavae_training.trainer.allocator import keep_freed_memory
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
+from metavae_zoo.evaluation.classifiers import fitting_pool
 from metavae_zoo.families import family
 from metavae_zoo.files import write_whole
 

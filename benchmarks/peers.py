@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 
 from machine import describe_machine
-from metavae_serving.archive import bundle_of
 from metavae_serving.settings import ModelSettings
-from metavae_zoo.bundle import Bundle
+from metavae_serving.torchserve.archive import bundle_of
+from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.files import make_writable
 from metavae_zoo.machine import usable_cores

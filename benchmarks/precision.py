@@ -13,15 +13,15 @@ from typing import Any
 import click
 
 from machine import describe_machine
-from metavae_training.checkpoint import Checkpoint
-from metavae_training.device import choose_device
-from metavae_training.jobs import Job
 from metavae_training.recipes import Precision, Recipe, recipe
-from metavae_training.sweep import check, sweep
+from metavae_training.sweeps.jobs import Job
+from metavae_training.sweeps.sweep import check, sweep
+from metavae_training.trainer.checkpoint import Checkpoint
+from metavae_training.trainer.device import choose_device
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
+from metavae_zoo.evaluation.statistics import interval_over_runs
 from metavae_zoo.files import make_writable
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.statistics import interval_over_runs
 from publish import out_option, publish
 
 SCHEMA = 1

@@ -27,19 +27,19 @@ from tqdm import tqdm
 
 from machine import describe_machine
 from metavae_client.remote import RemoteEmbedder
-from metavae_serving import launch, process
-from metavae_serving.archive import bundle_of, pack
-from metavae_serving.configuration import read_settings
-from metavae_serving.management import list_workers
 from metavae_serving.settings import ModelSettings, Settings
-from metavae_serving.wire import MAX_IMAGES, encode_request
-from metavae_training.device import choose_device
-from metavae_zoo.bundle import Bundle
+from metavae_serving.torchserve import launch, process
+from metavae_serving.torchserve.archive import bundle_of, pack
+from metavae_serving.torchserve.configuration import read_settings
+from metavae_serving.torchserve.management import list_workers
+from metavae_training.trainer.device import choose_device
+from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
+from metavae_zoo.embedding.graph import Device
 from metavae_zoo.files import make_writable
-from metavae_zoo.graph import Device
 from metavae_zoo.machine import usable_cores
 from metavae_zoo.places import token_file
+from metavae_zoo.protocol.wire import MAX_IMAGES, encode_request
 from publish import out_option, publish
 from served.cases import CASES, LARGEST, SMALLEST, Case, measure
 from served.ceiling import Ceiling

@@ -23,17 +23,17 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from metavae_serving import launch, process
-from metavae_serving.archive import bundle_of, pack
-from metavae_serving.management import list_workers
 from metavae_serving.settings import ModelSettings, Settings
-from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
-from metavae_zoo.bundle import Bundle
+from metavae_serving.torchserve import launch, process
+from metavae_serving.torchserve.archive import bundle_of, pack
+from metavae_serving.torchserve.management import list_workers
+from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.images import Images
-from metavae_zoo.summary import Summary
+from metavae_zoo.protocol.wire import HEADER_LENGTH, decode_reply, encode_request
 from served.serving import authorization
 
 MODEL = "metavae-digits-rotation-contiguous"

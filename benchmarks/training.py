@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 
 from machine import describe_machine, has_bf16
-from metavae_training.data import load_corpus
-from metavae_training.device import choose_device
 from metavae_training.options import THREADS
 from metavae_training.recipes import Recipe, recipe
+from metavae_training.trainer.data import load_corpus
+from metavae_training.trainer.device import choose_device
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.errors import DataUnavailable, MetavaeError
 from metavae_zoo.files import make_writable

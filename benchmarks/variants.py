@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 import plain_loop
-from metavae_training.building import build_model, build_optimizer
-from metavae_training.data import Corpus
-from metavae_training.epochs import Training
 from metavae_training.recipes import Precision, Recipe
+from metavae_training.trainer.build import build_model, build_optimizer
+from metavae_training.trainer.data import Corpus
+from metavae_training.trainer.epochs import Training
 from plain_loop import PlainMetaVAE
 from products import count_flops, record_products
 

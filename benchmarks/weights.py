@@ -18,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from metavae_training.checkpoint import Checkpoint, load_checkpoint
-from metavae_training.export import export
-from metavae_training.paper.distances import spread_of
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.card import Weights
-from metavae_zoo.commands import probe_command
+from metavae_training.exporting.export import export
+from metavae_training.paper.measure.distances import spread_of
+from metavae_training.trainer.checkpoint import Checkpoint, load_checkpoint
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.bundles.card import Weights
 from metavae_zoo.commit import code_commit
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.summary import CONTEXT_SIZE
+from metavae_zoo.evaluation.kept import kept_probe
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 from metavae_zoo.files import make_writable
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.summary import CONTEXT_SIZE
 from publish import out_option, publish
 
 SCHEMA = 1
@@ -123,11 +124,16 @@ def _codes(bundle: Bundle) -> NDArray[np.float64]:
 
 
 def _accuracies(bundle: Bundle, sizes: dict[str, int | None]) -> dict[str, float]:
-    words: list[object] = ["--no-floors", "--contexts", 1]
-    for name, size in sizes.items():
-        if size is not None:
-            words += [f"--{name.replace('_', '-')}", size]
-    values = probe_command(bundle, *words)["values"]
+    card = bundle.card
+    settings = ProbeSettings(
+        card.family,
+        card.split,
+        train_size=sizes.get("train_size"),
+        test_size=sizes.get("test_size"),
+        contexts=1,
+        floors=(),
+    )
+    values = kept_probe(bundle, settings)["values"]
     return {f"{at['value']:g}": at["draws"][0] for at in values}
 
 

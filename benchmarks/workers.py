@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from machine import memory_in_use, peak_memory
-from metavae_training.memory import keep_freed_memory
 from metavae_training.recipes import Precision, Recipe
+from metavae_training.trainer.allocator import keep_freed_memory
 from variants import PLAIN, PRODUCTS, STEPS, Key, Turn, Variant, take_turn
 
 

@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metavae_serving import launch, process
-from metavae_serving.archive import pack
 from metavae_serving.errors import ServerFailed
 from metavae_serving.settings import ModelSettings, Settings
-from metavae_training.checkpoint import Checkpoint
-from metavae_training.export import export
-from metavae_training.fit import fit
+from metavae_serving.torchserve import launch, process
+from metavae_serving.torchserve.archive import pack
+from metavae_training.exporting.export import export
 from metavae_training.recipes import RECIPES, recipe
-from metavae_zoo.bundle import ENCODE, Bundle
+from metavae_training.trainer.checkpoint import Checkpoint
+from metavae_training.trainer.fit import fit
+from metavae_zoo.bundles.bundle import ENCODE, Bundle
+from metavae_zoo.bundles.index import find_bundle
+from metavae_zoo.embedding.graph import open_graph
 from metavae_zoo.errors import DataUnavailable, DeviceUnavailable
 from metavae_zoo.families import mnist
-from metavae_zoo.graph import open_graph
-from metavae_zoo.index import find_bundle
 from metavae_zoo.places import token_file
 
 from .site_model import write_site_bundle

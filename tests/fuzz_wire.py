@@ -20,15 +20,15 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(include=["metavae_serving"]):
-    from metavae_serving.refusals import BadRequest
-    from metavae_serving.wire import (
+    from metavae_zoo.protocol.errors import BadRequest
+    from metavae_zoo.protocol.wire import (
         HEADER_LENGTH,
         decode_reply,
         decode_request,
         encode_reply,
         encode_request,
     )
-from metavae_zoo.summary import Summary
+from metavae_zoo.embedding.summary import Summary
 
 _LENGTH = 2  # bytes at the start that give the length of the JSON part
 _WORDS = (

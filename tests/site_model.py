@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from safetensors.numpy import load, save
 
-from metavae_zoo.bundle import ENCODE, GOLDEN, SITE, SUMMARIZE, Bundle, write_bundle
-from metavae_zoo.card import ModelCard, SiteParameter
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.bundles.bundle import ENCODE, GOLDEN, SITE, SUMMARIZE, Bundle, write_bundle
+from metavae_zoo.bundles.card import ModelCard, SiteParameter
+from metavae_zoo.embedding.embedder import OnnxEmbedder
 
 FEATURES, LATENT, SIDE = 5, 3, 28
 LEVELS = range(0, 256, 17)

@@ -10,16 +10,16 @@ from click.testing import CliRunner
 from numpy.testing import assert_allclose, assert_array_equal
 
 from metavae_client.cli import main
-from metavae_client.probe import run_probe
-from metavae_client.protocols import Transfer
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.settings import ProbeSettings
-from metavae_serving.quantize import quantize
-from metavae_training.embedder import TorchEmbedder
-from metavae_training.export import model_of
-from metavae_zoo.embedder import SITE_TOLERANCE, OnnxEmbedder
+from metavae_training.exporting.export import model_of
+from metavae_training.exporting.torch_embedder import TorchEmbedder
+from metavae_zoo.embedding.embedder import SITE_TOLERANCE, OnnxEmbedder
+from metavae_zoo.embedding.int8 import quantize
+from metavae_zoo.embedding.site import UNSURE, Site, doubts
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.protocols import Transfer
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
-from metavae_zoo.site import UNSURE, Site, doubts
 
 FAMILY = "digits-rotation"
 

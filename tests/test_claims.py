@@ -13,13 +13,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from metavae_client.remote import RemoteEmbedder
-from metavae_training.embedder import TorchEmbedder
-from metavae_training.export import model_of
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.embedder import SITE_TOLERANCE, Embedder, OnnxEmbedder
+from metavae_training.exporting.export import model_of
+from metavae_training.exporting.torch_embedder import TorchEmbedder
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.embedding.embedder import SITE_TOLERANCE, Embedder, OnnxEmbedder
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import BadImages, BadSummary
 from metavae_zoo.families import family
-from metavae_zoo.summary import Summary
 
 
 @pytest.fixture(scope="module", params=["", "canonical_"], ids=["metavae", "canonical"])

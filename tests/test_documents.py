@@ -21,12 +21,12 @@ import report as training_page
 import weights
 from encoder.report import markdown
 from metavae_training.paper.cli import paper
-from metavae_training.paper.results import read_items, read_protocol
-from metavae_zoo.bundle import open_bundle
+from metavae_training.paper.measure.results import read_items, read_protocol
+from metavae_zoo.bundles.bundle import open_bundle
+from metavae_zoo.bundles.index import read_index, shipped_bundles
 from metavae_zoo.cli import results_table
+from metavae_zoo.evaluation.reporting.transfer_table import transfer_table
 from metavae_zoo.families import mnist
-from metavae_zoo.index import read_index, shipped_bundles
-from metavae_zoo.transfer_table import transfer_table
 from served import page as serving_page
 from served.peers import page as peers_page
 

@@ -10,17 +10,17 @@ from click.testing import CliRunner
 from numpy.testing import assert_allclose, assert_array_equal
 
 from metavae_client.cli import main
-from metavae_client.probe import run_probe
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.settings import ProbeSettings
-from metavae_training.checkpoint import Checkpoint
-from metavae_training.embedder import TorchEmbedder
-from metavae_training.export import export, model_of
-from metavae_training.fit import fit
+from metavae_training.exporting.export import export, model_of
+from metavae_training.exporting.torch_embedder import TorchEmbedder
 from metavae_training.models import MODELS
 from metavae_training.recipes import recipe
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.embedder import SITE_TOLERANCE, OnnxEmbedder
+from metavae_training.trainer.checkpoint import Checkpoint
+from metavae_training.trainer.fit import fit
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.embedding.embedder import SITE_TOLERANCE, OnnxEmbedder
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 
 FAMILY, SPLIT = "digits-rotation", "sparse"

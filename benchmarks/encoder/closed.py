@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoder.inner import Encode
-from metavae_training.distortion import RESCALING, distorted
-from metavae_training.models.wavelet_code import canonical_directions
-from metavae_training.statistics import moments
-from metavae_training.wavelets import WaveletTransform
-from metavae_zoo.summary import CONTEXT_SIZE
+from metavae_training.models.moments import moments
+from metavae_training.models.wavelet.code import canonical_directions
+from metavae_training.models.wavelet.distortion import RESCALING, distorted
+from metavae_training.models.wavelet.transform import WaveletTransform
+from metavae_zoo.embedding.summary import CONTEXT_SIZE
 
 LATENT = 40
 

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metavae_client.classifiers import logistic_regression
+from metavae_zoo.embedding.summary import CONTEXT_SIZE
+from metavae_zoo.evaluation.classifiers import logistic_regression
 from metavae_zoo.families import Family
 from metavae_zoo.images import Images
-from metavae_zoo.summary import CONTEXT_SIZE
 
 JUDGED = 3  # values
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from encoder.changes import CHANGES, Change
-from metavae_training.distortion import RESCALING, ROTATION, SHEAR, SHIFT
-from metavae_zoo.card import Interval
+from metavae_training.models.wavelet.distortion import RESCALING, ROTATION, SHEAR, SHIFT
+from metavae_zoo.bundles.card import Interval
+from metavae_zoo.evaluation.statistics import interval_over_runs
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.statistics import interval_over_runs
 
 # Accuracies of a change, at each value: by family.
 Judged = dict[str, dict[str, list[float]]]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from encoder.changes import Change
 from encoder.inner import Inner
 from encoder.trained import EPOCHS
-from metavae_zoo.card import Accuracy
+from metavae_zoo.bundles.card import Accuracy
 from metavae_zoo.commit import code_commit
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import write_whole

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from encoder.inner import Encode
-from metavae_training.building import build_optimizer
-from metavae_training.data import Corpus
-from metavae_training.epochs import Training
 from metavae_training.models import Batch, Start, WaveletMetaVAE
 from metavae_training.models.base import FIRST
-from metavae_training.networks import AggregationNetwork, ParallelDecoder
-from metavae_training.objectives import (
+from metavae_training.models.moments import CHUNK
+from metavae_training.models.networks import AggregationNetwork, ParallelDecoder
+from metavae_training.models.objectives import (
     DiagonalGaussian,
     Elbo,
     bernoulli_log_likelihood,
     gaussian_log_likelihood,
 )
 from metavae_training.recipes import Recipe
-from metavae_training.statistics import CHUNK
+from metavae_training.trainer.build import build_optimizer
+from metavae_training.trainer.data import Corpus
+from metavae_training.trainer.epochs import Training
 
 EPOCHS = 4  # of fewer images and values than the recipe's 4
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from metavae_serving.settings import ModelSettings
-from metavae_zoo.bundle import open_bundle
-from metavae_zoo.embedder import OnnxEmbedder
-from metavae_zoo.graph import Device
+from metavae_zoo.bundles.bundle import open_bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.graph import Device
 from metavae_zoo.machine import usable_cores
 from served.load import Run, repeat
 

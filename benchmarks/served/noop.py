@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from metavae_serving.archive import configure
-from metavae_serving.configuration import model_configuration, read_settings
-from metavae_serving.contents import SUMS, sums
 from metavae_serving.settings import ModelSettings
+from metavae_serving.torchserve.archive import configure
+from metavae_serving.torchserve.configuration import model_configuration, read_settings
+from metavae_serving.torchserve.store import SUMS, sums
 
 NAME = "noop"
 
 _HANDLER = """\
-from metavae_serving.worker import lighten
+from metavae_serving.torchserve.worker import lighten
 
 _REPLIES = {}
 

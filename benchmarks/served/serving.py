@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from metavae_serving import launch, process
-from metavae_serving.archive import pack
-from metavae_serving.configuration import read_settings
 from metavae_serving.settings import ModelSettings, Settings
-from metavae_zoo.bundle import Bundle
+from metavae_serving.torchserve import launch, process
+from metavae_serving.torchserve.archive import pack
+from metavae_serving.torchserve.configuration import read_settings
+from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.places import token_file
 from served.load import Message, run
 from served.noop import NAME as NOOP

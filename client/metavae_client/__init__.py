@@ -6,12 +6,12 @@ A `Summary` is kept by `write_summary`; every error is a `MetavaeError`.
 
 from metavae_client.errors import BadReply, GaveUp, RequestRefused, ServerUnreachable, Unauthorized
 from metavae_client.files import read_summary, write_summary
-from metavae_client.probe import run_probe
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.result import ProbeResult
-from metavae_client.settings import ProbeSettings
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import MetavaeError
-from metavae_zoo.summary import Summary
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.reporting.result import ProbeResult
+from metavae_zoo.evaluation.settings import ProbeSettings
 
 __all__ = [
     "BadReply",

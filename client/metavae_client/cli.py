@@ -12,13 +12,13 @@ from metavae_client import files
 from metavae_client.options import json_option, server_options
 from metavae_client.probe_command import probe
 from metavae_client.remote import RemoteEmbedder, served_models
-from metavae_client.served import only_name
 from metavae_client.sites_command import sites
-from metavae_zoo.card import ModelCard
+from metavae_client.transport.catalogue import only_name
+from metavae_zoo.bundles.card import ModelCard
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
-from metavae_zoo.embedder import Embeddings, check_site
-from metavae_zoo.site import Site, describe, doubts
-from metavae_zoo.summary import Summary
+from metavae_zoo.embedding.embedder import Embeddings, check_site
+from metavae_zoo.embedding.site import Site, describe, doubts
+from metavae_zoo.embedding.summary import Summary
 
 _images = click.argument("images", nargs=-1, required=True, type=PATH)
 _model = click.option(

@@ -1,18 +1,14 @@
-"""What can go wrong between a client and its server, and in a probe.
+"""What can go wrong between a client and its server.
 
 MetavaeError (metavae_zoo.errors)
 ├── ServerUnreachable   nothing answers at the URL, or it is no URL
 ├── Unauthorized        a token that is missing, wrong or expired
 ├── ModelNotServed      the server has no model of that name
 ├── ModelNotNamed       several models are served, and none was named
-├── RequestFailed       a request that ended badly, by the id that the server's log has it under
-│   ├── RequestRefused  a 4xx with the server's own code, message, field and hint
-│   ├── GaveUp          the server kept failing, for a stated number of tries and seconds
-│   └── BadReply        an answer that no metavae server gives, or of another model than before
-├── BadFile             an input that cannot be read, or an output that cannot be written
-├── BadSettings         a probe whose settings the data, or the model, cannot give
-└── SeenValues          a probe of values that the model may have been trained on
-    └── SplitMismatch   ... because it was trained over another split or family
+└── RequestFailed       a request that ended badly, by the id that the server's log has it under
+    ├── RequestRefused  a 4xx with the server's own code, message, field and hint
+    ├── GaveUp          the server kept failing, for a stated number of tries and seconds
+    └── BadReply        an answer that no metavae server gives, or of another model than before
 """
 
 from __future__ import annotations
@@ -114,33 +110,3 @@ class BadReply(RequestFailed):
     """What answered is no metavae server, or its model is no longer the one it was."""
 
     code = "bad_reply"
-
-
-class BadFile(MetavaeError):
-    """A file that cannot be read as what it should hold, or cannot be written."""
-
-    code = "bad_file"
-
-
-class BadSettings(MetavaeError):
-    """A probe whose settings are none, or that the data or the model cannot give."""
-
-    code = "bad_settings"
-
-    @classmethod
-    def of(cls, field: str, problem: str) -> BadSettings:
-        """The error about one setting, by the name of its option."""
-        option = f"--{field.replace('_', '-')}"
-        return cls(f"{option} {problem}", hint=f"Give another {option}", field=field)
-
-
-class SeenValues(MetavaeError):
-    """A probe of held-out values some of which the model was trained on."""
-
-    code = "seen_values"
-
-
-class SplitMismatch(SeenValues):
-    """A probe of another split or family than the model was trained over."""
-
-    code = "split_mismatch"

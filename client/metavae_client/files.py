@@ -10,13 +10,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_client.errors import BadFile
-from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import Embeddings
-from metavae_zoo.errors import BadImages, MetavaeError
+from metavae_zoo.bundles.card import ModelCard
+from metavae_zoo.embedding.embedder import Embeddings
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.errors import BadFile, BadImages, MetavaeError
 from metavae_zoo.files import whole_file
 from metavae_zoo.images import Images, as_images
-from metavae_zoo.summary import Summary
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")  # of these, whatever a file is called

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_client.errors import BadFile
-from metavae_client.plots import FORMATS
 from metavae_client.sites import SHOWN, SiteResult, SitesResult, evenly_spaced
-from metavae_zoo.site import describe
+from metavae_zoo.embedding.site import describe
+from metavae_zoo.errors import BadFile
+from metavae_zoo.evaluation.reporting.plots import FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,16 +9,16 @@ from typing import Any
 
 import click
 
-from metavae_client.contexts import SOURCES, ContextFrom
-from metavae_client.floors import FLOORS
 from metavae_client.options import json_option, server_options
-from metavae_client.protocols import PROTOCOLS, FewShot, Knn, Linear, Protocol
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.settings import CONTEXTS, ProbeSettings
 from metavae_zoo.console import PATH
-from metavae_zoo.embedder import Embedder
+from metavae_zoo.embedding.embedder import Embedder
+from metavae_zoo.embedding.summary import CONTEXT_SIZE
+from metavae_zoo.evaluation.baselines import FLOORS
+from metavae_zoo.evaluation.contexts import SOURCES, ContextFrom
+from metavae_zoo.evaluation.protocols import PROTOCOLS, FewShot, Knn, Linear, Protocol
+from metavae_zoo.evaluation.settings import CONTEXTS, ProbeSettings
 from metavae_zoo.families import family
-from metavae_zoo.summary import CONTEXT_SIZE
 
 
 class Numbers(click.ParamType):
@@ -159,9 +159,9 @@ def probe(
     few-shot  at each value, a logistic regression on few labels per class
     knn       at each value, the nearest neighbours among its train images
     """
-    from metavae_client.plots import check_plot_path, save_plot
-    from metavae_client.probe import run_probe
-    from metavae_client.table import probe_table
+    from metavae_zoo.evaluation.probe import run_probe
+    from metavae_zoo.evaluation.reporting.plots import check_plot_path, save_plot
+    from metavae_zoo.evaluation.reporting.table import probe_table
 
     family(family_name).split(split)  # an unknown name is told before a server is asked
     if plot:
@@ -224,7 +224,7 @@ def _embedder(
 ) -> AbstractContextManager[Embedder]:
     if not in_process:
         return RemoteEmbedder(url, name, token_file=token_file)
-    from metavae_zoo.embedder import OnnxEmbedder
-    from metavae_zoo.index import find_bundle
+    from metavae_zoo.bundles.index import find_bundle
+    from metavae_zoo.embedding.embedder import OnnxEmbedder
 
     return nullcontext(OnnxEmbedder(find_bundle(name)))

@@ -17,15 +17,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from metavae_client.address import is_local, parse_url
-from metavae_client.connection import Connection, Patience
 from metavae_client.errors import BadReply, ModelNotNamed, ModelNotServed
-from metavae_client.forks import PerProcess
-from metavae_client.headers import request_id, whole_number
-from metavae_client.replies import one_line
-from metavae_client.served import names_if_they_can_be_had, served_beside, served_names
-from metavae_client.tokens import Tokens
-from metavae_serving.wire import (
+from metavae_client.transport.address import is_local, parse_url
+from metavae_client.transport.catalogue import names_if_they_can_be_had, served_beside, served_names
+from metavae_client.transport.connection import Connection, Patience
+from metavae_client.transport.forks import PerProcess
+from metavae_client.transport.replies import one_line, request_id, whole_number
+from metavae_client.transport.tokens import Tokens
+from metavae_zoo.bundles.card import ModelCard
+from metavae_zoo.embedding.embedder import Embeddings, check_site, check_summary, pooled_rows
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.errors import BadBundle
+from metavae_zoo.images import Images, as_images
+from metavae_zoo.places import AnyPath
+from metavae_zoo.protocol.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,
     MAX_IMAGES_HEADER,
@@ -33,12 +38,6 @@ from metavae_serving.wire import (
     decode_reply,
     encode_request,
 )
-from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import Embeddings, check_site, check_summary, pooled_rows
-from metavae_zoo.errors import BadBundle
-from metavae_zoo.images import Images, as_images
-from metavae_zoo.places import AnyPath
-from metavae_zoo.summary import Summary
 
 T = TypeVar("T")
 

@@ -15,20 +15,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metavae_client.contexts import Contexts
-from metavae_client.errors import BadSettings
-from metavae_client.probe import run_probe
-from metavae_client.protocols import Transfer
-from metavae_client.result import ProbeResult
-from metavae_client.sample import Sample
-from metavae_client.settings import ProbeSettings
-from metavae_zoo.card import Interval, ModelCard
-from metavae_zoo.embedder import Embedder, Embeddings, check_site
+from metavae_zoo.bundles.card import Interval, ModelCard
+from metavae_zoo.embedding.embedder import Embedder, Embeddings, check_site
+from metavae_zoo.embedding.site import Site, describe
+from metavae_zoo.embedding.site_view import canonical_images, intensity_of
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.evaluation.contexts import Contexts
+from metavae_zoo.evaluation.errors import BadSettings
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.protocols import Transfer
+from metavae_zoo.evaluation.reporting.result import ProbeResult
+from metavae_zoo.evaluation.sample import Sample
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import Family, family
 from metavae_zoo.images import Images
-from metavae_zoo.site import Site, describe
-from metavae_zoo.site_view import canonical_images, intensity_of
-from metavae_zoo.summary import Summary
 
 SHOWN = 8  # images of each site that a picture shows
 MOST_IMAGES = 2_000  # per site, where no size is asked for
@@ -167,7 +167,7 @@ def compare_sites(
         )
         for source in ("reference", "own")
     )
-    sample = Sample(values, values.split(settings.split), settings, data_root)
+    sample = settings.sample(data_root)
     [plain], [canonical] = without.measurements, with_context.measurements
     sites = tuple(
         _site(embedder, sample, settings.context_size, before.value, before.accuracy, after)

@@ -12,16 +12,16 @@ import click
 
 from metavae_client.options import json_option, server_options
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.settings import ProbeSettings
-from metavae_client.table import protocol_line
-from metavae_zoo.card import Interval, ModelCard
+from metavae_zoo.bundles.card import Interval, ModelCard
 from metavae_zoo.console import PATH
-from metavae_zoo.embedder import check_site
+from metavae_zoo.embedding.embedder import check_site
+from metavae_zoo.embedding.site import describe
+from metavae_zoo.evaluation.reporting.table import protocol_line
+from metavae_zoo.evaluation.settings import ProbeSettings
+from metavae_zoo.evaluation.statistics import with_interval
 from metavae_zoo.families import family
 from metavae_zoo.families.mnist import FILES, RAW
 from metavae_zoo.places import cache_folder
-from metavae_zoo.site import describe
-from metavae_zoo.statistics import with_interval
 
 if TYPE_CHECKING:
     from metavae_client.sites import SiteEmbedder, SitesResult
@@ -217,7 +217,7 @@ def _embedder(
 ) -> AbstractContextManager[SiteEmbedder]:
     if not in_process:
         return RemoteEmbedder(url, name, token_file=token_file)
-    from metavae_zoo.embedder import OnnxEmbedder
-    from metavae_zoo.index import find_bundle
+    from metavae_zoo.bundles.index import find_bundle
+    from metavae_zoo.embedding.embedder import OnnxEmbedder
 
     return nullcontext(OnnxEmbedder(find_bundle(name)))

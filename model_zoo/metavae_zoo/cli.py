@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 
 import click
 
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.card import Interval, ModelCard, Results, TransferRecord
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.bundles.card import Interval, ModelCard, Results, TransferRecord
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.errors import BadBundle
+from metavae_zoo.evaluation.reporting.transfer_table import headline, transfer_lines, transfer_table
 from metavae_zoo.markdown import markdown_table
 from metavae_zoo.stopping import stoppable
-from metavae_zoo.transfer_table import headline, transfer_lines, transfer_table
 
 
-@click.group(cls=Commands, context_settings=HELP_OPTIONS)
+class _AndPlugins(Commands):
+    """Commands of this package, and those that installed packages add as entry points.
+
+    An entry point of the group `metavae_zoo.commands` names a click command.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name."""
+        return sorted({*super().list_commands(ctx), *_plugins().names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name; of a plugin, it is imported."""
+        own = super().get_command(ctx, cmd_name)
+        if own is None and cmd_name in _plugins().names:
+            return _plugins()[cmd_name].load()
+        return own
+
+
+def _plugins() -> EntryPoints:
+    return entry_points(group="metavae_zoo.commands")
+
+
+@click.group(cls=_AndPlugins, context_settings=HELP_OPTIONS)
 @version_option
 def main() -> None:
     """List, fetch, verify and build metavae models.
@@ -36,7 +59,7 @@ def list_models(as_json: bool, markdown: bool) -> None:
     Beside a model stands its transfer to sites never seen, where that was measured, else the linear
     probe that is fitted anew at every held-out value.
     """
-    from metavae_zoo.index import listings
+    from metavae_zoo.bundles.index import listings
 
     found = listings()
     if markdown:
@@ -74,17 +97,17 @@ def list_models(as_json: bool, markdown: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
 def show(name: str, as_json: bool) -> None:
     """Show the card of model NAME and its measured results."""
-    from metavae_zoo.index import find_bundle
+    from metavae_zoo.bundles.index import find_bundle
 
     bundle = find_bundle(name)
-    click.echo(bundle.card.to_json() if as_json else _page(bundle))
+    click.echo(bundle.card.to_json() if as_json else card_page(bundle))
 
 
 @main.command()
 @click.argument("name")
 def pull(name: str) -> None:
     """Bring model NAME onto this machine, verified."""
-    from metavae_zoo.index import pull as pull_bundle
+    from metavae_zoo.bundles.index import pull as pull_bundle
 
     click.echo(pull_bundle(name, progress=True).path)
 
@@ -96,8 +119,8 @@ def verify(names: tuple[str, ...]) -> None:
 
     Without NAME, every model that is on this machine.
     """
-    from metavae_zoo.embedder import OnnxEmbedder
-    from metavae_zoo.index import find_bundle, local_names
+    from metavae_zoo.bundles.index import find_bundle, local_names
+    from metavae_zoo.embedding.embedder import OnnxEmbedder
 
     damaged = 0
     for name in names or local_names():
@@ -115,50 +138,6 @@ def verify(names: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
-@click.option(
-    "--contexts",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Context draws that each run is probed with.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to train.",
-)
-@click.option(
-    "--runs",
-    type=PATH,
-    default=Path("runs"),
-    show_default=True,
-    help="Where training runs lie; runs that are there are resumed, finished ones kept.",
-)
-@click.option(
-    "--out",
-    type=PATH,
-    help="Folder that takes the bundle [default: the user's zoo].",
-)
-def build(name: str, seeds: int, contexts: int, device: str, runs: Path, out: Path | None) -> None:
-    """Train, export and measure model NAME, and put the results on its card.
-
-    Trains the recipe of this name with several seeds, keeps the one with the best validation ELBO
-    (no held-out value is looked at to choose), and probes every seed on the held-out values.
-    """
-    from metavae_zoo.build import build as build_model
-
-    with stoppable(lambda: "every epoch that was saved and every probe that was finished is kept"):
-        bundle = build_model(
-            name, seeds=seeds, contexts=contexts, device=device, runs=runs, out=out
-        )
-    click.echo(_page(bundle))
-
-
-@main.command()
-@click.argument("name")
 @click.option(
     "--out",
     type=PATH,
@@ -170,12 +149,12 @@ def quantize(name: str, out: Path | None) -> None:
     The probe is the card's own. `metavae-serve pack --precision int8` serves models of which that
     is known.
     """
-    from metavae_zoo.index import find_bundle
-    from metavae_zoo.quantize import measure_int8
+    from metavae_zoo.bundles.index import find_bundle
+    from metavae_zoo.evaluation.int8_cost import measure_int8
 
     with stoppable(lambda: "nothing was changed", hint="The same command begins anew"):
         bundle = measure_int8(find_bundle(name), out=out)
-    click.echo(_page(bundle))
+    click.echo(card_page(bundle))
 
 
 @main.command()
@@ -186,7 +165,7 @@ def add(folder: Path, replace: bool) -> None:
 
     It is known by the name on its card, which `metavae-train export --name` gives.
     """
-    from metavae_zoo.index import add as add_bundle
+    from metavae_zoo.bundles.index import add as add_bundle
 
     click.echo(add_bundle(folder, replace=replace).path)
 
@@ -195,7 +174,7 @@ def add(folder: Path, replace: bool) -> None:
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete model NAME, which was pulled, built or added, from this machine's zoo."""
-    from metavae_zoo.index import remove as remove_bundle
+    from metavae_zoo.bundles.index import remove as remove_bundle
 
     click.echo(f"removed {remove_bundle(name)}")
 
@@ -227,7 +206,7 @@ def index(folder: Path, url: str | None) -> None:
 
     Save it as a file, and let METAVAE_INDEX name that file where `pull` is called.
     """
-    from metavae_zoo.index import index_of
+    from metavae_zoo.bundles.index import index_of
 
     click.echo(index_of(folder, url), nl=False)
 
@@ -285,7 +264,7 @@ def _interval(interval: Interval) -> str:
     return f"{interval.mean:.4f}{spread}"
 
 
-def _page(bundle: Bundle) -> str:
+def card_page(bundle: Bundle) -> str:
     """A card as a person reads it."""
     card = bundle.card
     facts = {

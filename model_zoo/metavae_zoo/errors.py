@@ -6,6 +6,7 @@ MetavaeError            says what was given, what was expected and what to do
 ├── BadSummary          a summary that is missing, of another model, or out of range
 ├── NoSite              a site that was asked of a model that infers none
 ├── BadBundle           a model on disk that is incomplete, changed or too new
+├── BadFile             an input that cannot be read, or an output that cannot be written
 ├── DataUnavailable     a data set that can be neither found nor downloaded, or is damaged
 └── DeviceUnavailable   an execution provider that was asked for and is not there
 """
@@ -84,3 +85,9 @@ class DeviceUnavailable(MetavaeError):
     """An execution provider that was asked for and cannot be had; there is no silent fall-back."""
 
     code = "device_unavailable"
+
+
+class BadFile(MetavaeError):
+    """A file that cannot be read as what it should hold, or cannot be written."""
+
+    code = "bad_file"

@@ -15,11 +15,11 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from metavae_serving import launch, process, stop
-from metavae_serving.archive import bundle_of, configure, pack
-from metavae_serving.configuration import read_settings
 from metavae_serving.errors import ServerFailed
 from metavae_serving.options import asked_settings, changed_settings, settings_options
+from metavae_serving.torchserve import launch, process, stop
+from metavae_serving.torchserve.archive import bundle_of, configure, pack
+from metavae_serving.torchserve.configuration import read_settings
 from metavae_zoo.console import (
     HELP_OPTIONS,
     PATH,
@@ -76,7 +76,7 @@ def quantize_command(name: str, out: Path, as_json: bool) -> None:
 
     That is what `pack --precision int8` serves; `metavae-zoo quantize NAME` measures what it costs.
     """
-    from metavae_serving.quantize import quantize
+    from metavae_zoo.embedding.int8 import quantize
 
     made = quantize(bundle_of(name), out)
     said = {"path": str(made.path), "digest": made.card.digest}

@@ -11,9 +11,9 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from metavae_serving.errors import BadHost
-from metavae_serving.wire import MAX_IMAGES
-from metavae_zoo.graph import Device
+from metavae_zoo.embedding.graph import Device
 from metavae_zoo.machine import usable_cores
+from metavae_zoo.protocol.wire import MAX_IMAGES
 
 LOOPBACK = "127.0.0.1"
 CORES_PER_WORKER = 4  # more threads than that find little to share in one request

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from metavae_serving import launch
+from metavae_serving.torchserve import launch
 from served.cases import CASES
 from served.load import LoadFailed, Message, run
 from served.page import markdown

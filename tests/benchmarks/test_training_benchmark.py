@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from metavae_training.bfloat16 import cpu_has_bf16
-from metavae_training.building import build_model
 from metavae_training.models import Batch, MetaVAE
 from metavae_training.recipes import recipe
+from metavae_training.trainer.build import build_model
 from plain_loop import PlainMetaVAE, draw_contexts, train_step
 from products import count_flops, record_products
 from report import table

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from metavae_training.fit import CHECKPOINT, fit
 from metavae_training.recipes import recipe
+from metavae_training.trainer.fit import CHECKPOINT, fit
 from weights import STORAGES, markdown
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "weights.py"

@@ -13,18 +13,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from metavae_client.floors import pixels
-from metavae_client.probe import run_probe
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.result import ProbeResult
-from metavae_client.settings import ProbeSettings
-from metavae_serving.wire import HEADER_LENGTH, EmbedRequest, decode_request, encode_reply
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import Embeddings, OnnxEmbedder
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.bundles.card import ModelCard
+from metavae_zoo.embedding.embedder import Embeddings, OnnxEmbedder
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.evaluation.baselines import pixels
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.reporting.result import ProbeResult
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 from metavae_zoo.images import Images
-from metavae_zoo.summary import Summary
+from metavae_zoo.protocol.wire import HEADER_LENGTH, EmbedRequest, decode_request, encode_reply
 
 # What the fake does in place of an answer: a status, or one with headers and a body. 0 is a reset.
 Trouble = int | tuple[int, dict[str, str], bytes]

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from metavae_client.address import management_url
 from metavae_client.errors import ModelNotNamed, ServerUnreachable, Unauthorized
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.tokens import Tokens
+from metavae_client.transport.address import management_url
+from metavae_client.transport.tokens import Tokens
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,13 @@ def test_models_of_no_server_names_the_address_that_was_given(client):
 def test_models_of_a_server_whose_management_is_elsewhere_says_so(
     client, monkeypatch, server, answers
 ):
-    monkeypatch.setattr("metavae_client.served._SOON", 0.5)
+    monkeypatch.setattr("metavae_client.transport.catalogue._SOON", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if answers else 9
         address = f"http://127.0.0.1:{port}"
-        monkeypatch.setattr("metavae_client.served.management_url", lambda url: address)
+        monkeypatch.setattr(
+            "metavae_client.transport.catalogue.management_url", lambda url: address
+        )
         line = in_one_line(client("models"))
     assert f"the server at {server.url} does not tell what it serves" in line
     assert "--management-url" in line

@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metavae_client.contexts import SOURCES, Contexts
-from metavae_client.errors import BadSettings
-from metavae_client.probe import run_probe
-from metavae_client.protocols import FewShot, Knn, Linear, Transfer
-from metavae_client.sample import Sample
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.evaluation.contexts import SOURCES, Contexts
+from metavae_zoo.evaluation.errors import BadSettings
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.protocols import FewShot, Knn, Linear, Transfer
 from metavae_zoo.families import family
-from metavae_zoo.summary import Summary
 
 DIGITS = family("digits-rotation")
 HELD_OUT = DIGITS.split("contiguous").held_out_values
@@ -67,7 +66,7 @@ def test_another_value_is_never_the_own_one_in_any_family(local, small):
     for name in ("digits-rotation", "digits-scale", "digits-skew"):
         values = family(name)
         settings = replace(small, family=name)
-        sample = Sample(values, values.split("contiguous"), settings, None)
+        sample = settings.sample()
         others = [Contexts(local, sample, 5, "other").value(value) for value in values.values]
         assert sorted(other for other in others if other is not None) == list(values.values)
         assert all(value != other for value, other in zip(values.values, others, strict=True))
@@ -76,7 +75,7 @@ def test_another_value_is_never_the_own_one_in_any_family(local, small):
 def test_another_skew_is_no_mirror_image_of_the_own_one(local, small):
     """But for those two of its eighteen values that have one at that distance."""
     values = family("digits-skew")
-    sample = Sample(values, values.split("contiguous"), replace(small, family="digits-skew"), None)
+    sample = replace(small, family="digits-skew").sample()
     contexts = Contexts(local, sample, 5, "other")
 
     def shape(value: float | None) -> np.ndarray:

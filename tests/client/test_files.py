@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metavae_client.errors import BadFile
 from metavae_client.files import read_images, read_summary, write_summary
-from metavae_zoo.summary import Summary
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.errors import BadFile
 
 _START = b"\x93NUMPY\x01\x00"
 

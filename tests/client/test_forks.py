@@ -76,7 +76,7 @@ def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not():
 FORKED_CLIENTS = """
 import os, threading
 from metavae_client import GaveUp, RemoteEmbedder
-from metavae_client.forks import PerProcess
+from metavae_client.transport.forks import PerProcess
 
 made = []
 shared = PerProcess(lambda: made.append(1) or object())

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from metavae_client import grpc_transport
 from metavae_client.errors import (
     BadReply,
     GaveUp,
@@ -21,12 +20,13 @@ from metavae_client.errors import (
     Unauthorized,
 )
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.served import only_name
-from metavae_serving import launch
-from metavae_serving.refusals import Draining
+from metavae_client.transport import grpc as grpc_transport
+from metavae_client.transport.catalogue import only_name
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import MAX_REQUEST_BYTES, encode_error, encode_request
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_serving.torchserve import launch
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.protocol.errors import Draining
+from metavae_zoo.protocol.wire import MAX_REQUEST_BYTES, encode_error, encode_request
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def calls_of_others(url: str, headers: dict[str, str], model: str, body: bytes) 
     """What TorchServe's other calls of inference come to, as bytes: those that are no client's."""
     import grpc
 
-    from metavae_client import predictions
+    from metavae_client.transport import predictions
 
     services = {
         "openinference.GRPCInferenceService/ModelInfer": bytes([10, len(model)]) + model.encode(),
@@ -247,7 +247,7 @@ def test_without_grpcio_it_says_what_to_install(monkeypatch):
 
 
 def test_the_token_goes_as_metadata_and_in_no_message(server, url, bundle, monkeypatch):
-    from metavae_client.grpc_transport import GrpcTransport
+    from metavae_client.transport.grpc import GrpcTransport
 
     token = json.loads(server.token_file.read_text())["inference"]["key"]
     with RemoteEmbedder(url, bundle.card.name, token=token) as remote:

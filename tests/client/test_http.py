@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trustme
 
-from metavae_client.connection import Connection, Patience
 from metavae_client.errors import GaveUp
-from metavae_client.tokens import Tokens
+from metavae_client.transport.connection import Connection, Patience
+from metavae_client.transport.tokens import Tokens
 
 
 def test_closing_wakes_who_waits_over_tls_and_lets_nothing_go_in_the_clear(tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ import sys
 CHECK = """
 import sys
 from metavae_client import RemoteEmbedder, run_probe
-import metavae_client, metavae_client.cli, metavae_client.remote, metavae_client.probe
-import metavae_client.plots, metavae_client.protocols, metavae_client.table, metavae_client.files
+import metavae_client, metavae_client.cli, metavae_client.remote, metavae_zoo.evaluation.probe
+import metavae_zoo.evaluation.reporting.plots, metavae_zoo.evaluation.reporting.table
+import metavae_zoo.evaluation.protocols, metavae_client.files
 heavy = {"torch", "torchvision", "onnxruntime", "onnx"} & set(sys.modules)
 slow = {"sklearn", "matplotlib"} & set(sys.modules)
 sys.exit(f"imported {heavy | slow}" if heavy | slow else 0)

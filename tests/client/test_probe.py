@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from metavae_client.classifiers import MAX_ITERATIONS, fitting_pool, logistic_regression
-from metavae_client.contexts import Contexts
-from metavae_client.errors import BadSettings, SeenValues, SplitMismatch
-from metavae_client.floors import fit_pca, pixels, random_projection
-from metavae_client.probe import run_probe
-from metavae_client.protocols import FewShot, Knn, Linear, Protocol, Transfer
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.sample import Sample
-from metavae_client.settings import ProbeSettings
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.evaluation.baselines import fit_pca, pixels, random_projection
+from metavae_zoo.evaluation.classifiers import MAX_ITERATIONS, fitting_pool, logistic_regression
+from metavae_zoo.evaluation.contexts import Contexts
+from metavae_zoo.evaluation.errors import BadSettings, SeenValues, SplitMismatch
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.protocols import FewShot, Knn, Linear, Protocol, Transfer
+from metavae_zoo.evaluation.sample import Sample
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 
 EVERY_PROTOCOL = pytest.mark.parametrize(
@@ -29,8 +29,7 @@ EVERY_PROTOCOL = pytest.mark.parametrize(
 
 
 def sample_of(settings: ProbeSettings) -> Sample:
-    values = family(settings.family)
-    return Sample(values, values.split(settings.split), settings, None)
+    return settings.sample()
 
 
 @EVERY_PROTOCOL
@@ -217,7 +216,7 @@ def test_the_pca_floor_sees_no_held_out_value(local, small, protocol, monkeypatc
         seen.extend(image.tobytes() for images in distributions for image in images)
         return random_projection(28 * 28, dimension, seed=0)
 
-    monkeypatch.setattr("metavae_client.probe.fit_pca", remember)
+    monkeypatch.setattr("metavae_zoo.evaluation.probe.fit_pca", remember)
     run_probe(local, replace(small, protocol=protocol, train_size=60, contexts=1))
     trained_on = {
         image.tobytes()
@@ -235,7 +234,7 @@ def test_a_random_projection_keeps_lengths_in_the_mean(images):
 
 def test_a_fit_that_was_cut_off_is_told(monkeypatch, images):
     labels = family("digits-rotation").labels("train")
-    monkeypatch.setattr("metavae_client.classifiers.MAX_ITERATIONS", MAX_ITERATIONS // 500)
+    monkeypatch.setattr("metavae_zoo.evaluation.classifiers.MAX_ITERATIONS", MAX_ITERATIONS // 500)
     with fitting_pool():
         assert not logistic_regression(pixels(images), labels).converged
 

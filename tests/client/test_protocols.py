@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from metavae_client.classifiers import MAX_ITERATIONS, fitting_pool, nearest_neighbours
-from metavae_client.errors import BadSettings
-from metavae_client.probe import run_probe
-from metavae_client.protocols import FewShot, Knn, Protocol, Transfer
-from metavae_client.sample import Sample
-from metavae_client.settings import ProbeSettings
+from metavae_zoo.evaluation.classifiers import MAX_ITERATIONS, fitting_pool, nearest_neighbours
+from metavae_zoo.evaluation.errors import BadSettings
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.protocols import FewShot, Knn, Protocol, Transfer
+from metavae_zoo.evaluation.sample import Sample
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 from metavae_zoo.images import Images
 
@@ -22,8 +22,7 @@ DIGITS = family("digits-rotation")
 
 
 def sample_of(settings: ProbeSettings, protocol: Protocol) -> Sample:
-    split = DIGITS.split(settings.split)
-    return Sample(DIGITS, split, replace(settings, protocol=protocol), None)
+    return replace(settings, protocol=protocol).sample()
 
 
 def contents(*arrays: Images) -> set[bytes]:
@@ -84,16 +83,14 @@ def test_transfer_shows_every_image_at_every_value_where_all_are_asked_for(small
         assert np.array_equal(Transfer().train(sample, value).rows, np.arange(1297))
 
 
-@pytest.mark.parametrize(
-    ("name", "available", "expected"),
-    [
-        ("mnist-rotation", 60_000, 6_000),
-        ("mnist-scale", 60_000, 7_500),
-        ("digits-skew", 1297, 1297),
-    ],
-)
-def test_transfer_is_bounded_where_no_size_is_asked_for(name, available, expected):
-    assert Transfer().train_size(available, family(name).split("contiguous")) == expected
+@pytest.mark.parametrize(("name", "most"), [("mnist-rotation", 6_000), ("mnist-scale", 7_500)])
+def test_transfer_is_bounded_where_no_size_is_asked_for(name, most):
+    assert Transfer().most_train_images(family(name).split("contiguous")) == most
+
+
+def test_transfer_takes_what_there_is_of_a_small_data_set(small):
+    settings = replace(small, family="digits-skew", train_size=None)
+    assert sample_of(settings, Transfer()).train_size == 1297
 
 
 def test_accuracy_rises_with_the_number_of_labels(contextless, small):

@@ -19,23 +19,17 @@ import httpx
 import numpy as np
 import pytest
 
-from metavae_client import connection, http, replies, tokens
-from metavae_client.connection import Connection, Patience
-from metavae_client.errors import (
-    BadReply,
-    GaveUp,
-    ModelNotServed,
-    ServerUnreachable,
-    Unauthorized,
-)
+from metavae_client.errors import BadReply, GaveUp, ModelNotServed, ServerUnreachable, Unauthorized
 from metavae_client.remote import RemoteEmbedder, served_models
-from metavae_client.tokens import Tokens
-from metavae_serving.management import list_workers
-from metavae_serving.wire import HEADER_LENGTH
-from metavae_zoo.embedder import Embeddings
+from metavae_client.transport import connection, http, replies, tokens
+from metavae_client.transport.connection import Connection, Patience
+from metavae_client.transport.tokens import Tokens
+from metavae_serving.torchserve.management import list_workers
+from metavae_zoo.embedding.embedder import Embeddings
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import BadImages, BadSummary, NoSite
 from metavae_zoo.places import token_file
-from metavae_zoo.summary import Summary
+from metavae_zoo.protocol.wire import HEADER_LENGTH
 
 BUSY, BROKEN, RESET = 503, 500, 0  # what the fake server may do, see conftest
 

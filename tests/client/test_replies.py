@@ -8,13 +8,13 @@ import re
 import httpx
 import pytest
 
-from metavae_client import replies
-from metavae_client.connection import Connection
 from metavae_client.errors import BadReply, RequestFailed, RequestRefused
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.served import served_names
-from metavae_client.tokens import Tokens
-from metavae_zoo.card import ModelCard
+from metavae_client.transport import replies
+from metavae_client.transport.catalogue import served_names
+from metavae_client.transport.connection import Connection
+from metavae_client.transport.tokens import Tokens
+from metavae_zoo.bundles.card import ModelCard
 
 BUSY = 503  # what the fake server may do, see conftest
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from matplotlib import rc_context
 
-from metavae_client.plots import save_plot
-from metavae_client.probe import run_probe
-from metavae_client.protocols import FewShot, Knn, Transfer
-from metavae_client.result import ProbeResult, PublishedFigure
-from metavae_client.table import probe_table
-from metavae_zoo.card import ProbeRecord
+from metavae_zoo.bundles.card import ProbeRecord
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.protocols import FewShot, Knn, Transfer
+from metavae_zoo.evaluation.reporting.plots import save_plot
+from metavae_zoo.evaluation.reporting.result import ProbeResult, PublishedFigure
+from metavae_zoo.evaluation.reporting.table import probe_table
 
 FIGURE = PublishedFigure(0.885, "a table")
 
@@ -139,7 +139,7 @@ def test_the_papers_figure_stands_beside_its_own_protocol_and_context_only(
     local, small, monkeypatch
 ):
     published = {("metavae", "digits-rotation", "contiguous"): 0.885}
-    monkeypatch.setattr("metavae_client.probe.table_2", lambda *place: published.get(place))
+    monkeypatch.setattr("metavae_zoo.evaluation.probe.table_2", lambda *place: published.get(place))
     quick = replace(small, contexts=1, floors=())
     found = run_probe(local, quick).paper
     assert found == PublishedFigure(0.885, "Wu et al., AAAI 2020, Table 2")
@@ -151,7 +151,9 @@ def test_the_papers_figure_stands_beside_its_own_protocol_and_context_only(
 
 @pytest.mark.parametrize("model", ["metavae", "vhe-vampprior", "vhe"])
 def test_each_model_of_table_2_has_its_figure_beside_it(spy, small, monkeypatch, model):
-    monkeypatch.setattr("metavae_client.probe.table_2", lambda kind, *place: len(kind) / 100)
+    monkeypatch.setattr(
+        "metavae_zoo.evaluation.probe.table_2", lambda kind, *place: len(kind) / 100
+    )
     quick = replace(small, contexts=1, floors=())
     paper = run_probe(spy(model=model), quick).paper
     assert paper is not None

@@ -13,18 +13,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from metavae_client.cli import main
-from metavae_client.errors import BadFile
 from metavae_client.picture import headline, in_words, save_picture, short
-from metavae_client.protocols import Transfer
-from metavae_client.settings import ProbeSettings
 from metavae_client.sites import SHOWN, SitesResult, compare_sites, evenly_spaced
 from metavae_client.sites_command import data_set_of, sites_table
-from metavae_zoo.embedder import OnnxEmbedder
-from metavae_zoo.errors import NoSite
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.site import Site, describe
+from metavae_zoo.embedding.site_view import canonical_images
+from metavae_zoo.errors import BadFile, NoSite
+from metavae_zoo.evaluation.protocols import Transfer
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 from metavae_zoo.families.mnist import FILES, RAW
-from metavae_zoo.site import Site, describe
-from metavae_zoo.site_view import canonical_images
 
 FAMILY, SPLIT = "digits-scanner", "contiguous"
 SIZES = ["--train-size", "20", "--test-size", "30"]

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import pytest
 
-from metavae_serving.archive import pack
-from metavae_serving.wire import encode_request
+from metavae_serving.torchserve.archive import pack
 from metavae_zoo.images import Images
+from metavae_zoo.protocol.wire import encode_request
 
 Requests: TypeAlias = list[tuple[bytes, dict[str, str]]]  # bodies and headers
 

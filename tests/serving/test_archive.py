@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from metavae_serving import archive, configuration, launch, process
-from metavae_serving.archive import bundle_of, configure, models_in, pack
-from metavae_serving.configuration import (
+from metavae_serving.errors import BadStore, ServerFailed
+from metavae_serving.settings import ModelSettings, Settings
+from metavae_serving.torchserve import archive, configuration, launch, process
+from metavae_serving.torchserve.archive import bundle_of, configure, models_in, pack
+from metavae_serving.torchserve.configuration import (
     CONFIGURATION,
     LOGGING,
     METRICS,
     properties,
     read_settings,
 )
-from metavae_serving.contents import SUMS
-from metavae_serving.errors import BadStore, ServerFailed
-from metavae_serving.settings import ModelSettings, Settings
-from metavae_serving.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
-from metavae_zoo.bundle import Bundle, open_bundle
+from metavae_serving.torchserve.store import SUMS
+from metavae_zoo.bundles.bundle import Bundle, open_bundle
 from metavae_zoo.errors import BadBundle, UnknownName
 from metavae_zoo.places import log_folder, run_folder, token_file
+from metavae_zoo.protocol.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

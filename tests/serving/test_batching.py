@@ -9,11 +9,11 @@ import httpx
 import numpy as np
 from numpy.testing import assert_array_equal
 
-from metavae_serving import launch
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import HEADER_LENGTH, decode_reply
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_serving.torchserve import launch
+from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.places import run_folder
+from metavae_zoo.protocol.wire import HEADER_LENGTH, decode_reply
 
 CLIENTS = 24
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from metavae_serving import options
 from metavae_serving.cli import main
-from metavae_serving.configuration import CONFIGURATION, read_settings
 from metavae_serving.settings import ModelSettings
+from metavae_serving.torchserve.configuration import CONFIGURATION, read_settings
 
 
 def serve(*arguments: str) -> tuple[int, str]:

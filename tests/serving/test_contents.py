@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from metavae_serving import contents
 from metavae_serving.cli import main
-from metavae_serving.configuration import CONFIGURATION, read_settings
-from metavae_serving.contents import SUMS, check_contents
 from metavae_serving.errors import BadStore
+from metavae_serving.torchserve import store as contents
+from metavae_serving.torchserve.configuration import CONFIGURATION, read_settings
+from metavae_serving.torchserve.store import SUMS, check_contents
 from metavae_zoo.places import run_folder
 
 

@@ -13,14 +13,19 @@ import pytest
 from click.testing import CliRunner
 
 from metavae_client.remote import RemoteEmbedder
-from metavae_serving import process
 from metavae_serving.cli import main
-from metavae_serving.configuration import read_settings
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import HEADER_LENGTH, MAX_IMAGES, decode_reply
-from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE, OnnxEmbedder, golden_gap
-from metavae_zoo.index import find_bundle
+from metavae_serving.torchserve import process
+from metavae_serving.torchserve.configuration import read_settings
+from metavae_zoo.bundles.index import find_bundle
+from metavae_zoo.embedding.embedder import (
+    GOLDEN_TOLERANCE,
+    TF32_TOLERANCE,
+    OnnxEmbedder,
+    golden_gap,
+)
 from metavae_zoo.places import run_folder, token_file
+from metavae_zoo.protocol.wire import HEADER_LENGTH, MAX_IMAGES, decode_reply
 
 pytestmark = pytest.mark.usefixtures("cuda")
 

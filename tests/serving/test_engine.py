@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from metavae_serving.engine import embed_batch
-from metavae_serving.metrics import Meter
-from metavae_serving.wire import EmbedRequest, decode_request, encode_request
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_serving.answering.batch import embed_batch
+from metavae_serving.answering.metrics import Meter
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.graph import PlainGraph
+from metavae_zoo.embedding.summary import LIMIT, Summary
 from metavae_zoo.errors import MetavaeError
-from metavae_zoo.graph import PlainGraph
-from metavae_zoo.summary import LIMIT, Summary
+from metavae_zoo.protocol.wire import EmbedRequest, decode_request, encode_request
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,14 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.tokens import Tokens
-from metavae_serving import configuration, launch, process, stop
-from metavae_serving.archive import pack
-from metavae_serving.configuration import _FEWEST_QUEUED, queued, read_settings
+from metavae_client.transport.tokens import Tokens
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
-from metavae_zoo.embedder import Embeddings, OnnxEmbedder
+from metavae_serving.torchserve import configuration, launch, process, stop
+from metavae_serving.torchserve.archive import pack
+from metavae_serving.torchserve.configuration import _FEWEST_QUEUED, queued, read_settings
+from metavae_zoo.embedding.embedder import Embeddings, OnnxEmbedder
 from metavae_zoo.places import token_file
+from metavae_zoo.protocol.wire import HEADER_LENGTH, decode_reply, encode_request
 
 TOO_MANY = 50  # requests beside those that TorchServe lets wait
 SMALL = 2_400_000_000  # bytes of memory

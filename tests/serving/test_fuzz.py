@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from metavae_serving import launch
-from metavae_serving.answers import Answerer, Question
-from metavae_serving.drain import Gate
-from metavae_serving.headers import header_length
-from metavae_serving.metrics import Meter
-from metavae_serving.refusals import BadRequest
-from metavae_serving.reports import Journal
-from metavae_serving.wire import (
+from metavae_serving.answering.access_log import Journal
+from metavae_serving.answering.answerer import Answerer, Question
+from metavae_serving.answering.headers import header_length
+from metavae_serving.answering.metrics import Meter
+from metavae_serving.torchserve import launch
+from metavae_serving.torchserve.drain import Gate
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.protocol.errors import BadRequest
+from metavae_zoo.protocol.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,
     EmbedRequest,
     decode_request,
     encode_request,
 )
-from metavae_zoo.embedder import OnnxEmbedder
-from metavae_zoo.summary import Summary
 
 IN_PROCESS = 100_000
 LIVE = 10_000

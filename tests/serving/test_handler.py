@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from metavae_serving import answers, handler
+from metavae_serving.answering import answerer as answers
 from metavae_serving.settings import ModelSettings
-from metavae_serving.wire import (
+from metavae_serving.torchserve import handler
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.graph import Device
+from metavae_zoo.errors import BadBundle, DeviceUnavailable
+from metavae_zoo.protocol.wire import (
     HEADER_LENGTH,
     MAX_IMAGES,
     decode_reply,
     encode_request,
 )
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.embedder import OnnxEmbedder
-from metavae_zoo.errors import BadBundle, DeviceUnavailable
-from metavae_zoo.graph import Device
 
 
 @dataclass
@@ -209,7 +210,7 @@ def test_garbage_is_collected_between_batches_and_not_within(ask, images, monkey
         during.append(gc.isenabled())
         return json.loads(content)
 
-    monkeypatch.setattr("metavae_serving.body.from_json", read)
+    monkeypatch.setattr("metavae_zoo.protocol.body.from_json", read)
     was_enabled = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
@@ -237,7 +238,7 @@ def test_what_was_read_of_a_refused_request_is_not_kept_till_the_batch_is_answer
         return {"inputs": tensors}
 
     alive: list[int] = []
-    monkeypatch.setattr("metavae_serving.body.from_json", noted)
+    monkeypatch.setattr("metavae_zoo.protocol.body.from_json", noted)
     replies = ask(*[(b"{}", {})] * 5)
     assert {status for status, *_ in replies} == {400}
     assert alive == [1] * 5

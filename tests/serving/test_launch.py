@@ -23,15 +23,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from metavae_serving import launch, process, stop
-from metavae_serving.archive import pack
 from metavae_serving.cli import main
-from metavae_serving.configuration import CONFIGURATION
-from metavae_serving.contents import SUMS, sums
 from metavae_serving.errors import BadStore, JavaMissing, ServerFailed
-from metavae_serving.java import java_home
-from metavae_serving.process import make_private
 from metavae_serving.settings import ModelSettings, Settings
+from metavae_serving.torchserve import launch, process, stop
+from metavae_serving.torchserve.archive import pack
+from metavae_serving.torchserve.configuration import CONFIGURATION
+from metavae_serving.torchserve.process import make_private
+from metavae_serving.torchserve.requirements import java_home
+from metavae_serving.torchserve.store import SUMS, sums
 from metavae_zoo.places import run_folder, token_file
 
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from metavae_serving.archive import models_in
-from metavae_serving.metrics import BATCH, COUNTERS, HISTOGRAMS, REQUESTS, STAGE, Meter
-from metavae_serving.wire import REQUEST_ID_HEADER, encode_request
+from metavae_serving.answering.metrics import BATCH, COUNTERS, HISTOGRAMS, REQUESTS, STAGE, Meter
+from metavae_serving.torchserve.archive import models_in
+from metavae_zoo.protocol.wire import REQUEST_ID_HEADER, encode_request
 
 
 def pattern_of_torchserve() -> re.Pattern[str]:

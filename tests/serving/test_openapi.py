@@ -13,19 +13,20 @@ import httpx
 import pytest
 import schemathesis
 
-from metavae_serving import launch, tensors, wire
-from metavae_serving.answers import RESOURCES, Answerer, Question
-from metavae_serving.drain import Gate
-from metavae_serving.metrics import Meter
-from metavae_serving.reports import Journal
-from metavae_serving.wire import (
+from metavae_serving.answering.access_log import Journal
+from metavae_serving.answering.answerer import RESOURCES, Answerer, Question
+from metavae_serving.answering.metrics import Meter
+from metavae_serving.torchserve import launch
+from metavae_serving.torchserve.drain import Gate
+from metavae_zoo.bundles.card import ModelCard
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.protocol import tensors, wire
+from metavae_zoo.protocol.wire import (
     MAX_JSON_BYTES,
     MAX_REQUEST_BYTES,
     decode_request,
     encode_request,
 )
-from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import OnnxEmbedder
 
 DOCUMENT: dict[str, Any] = json.loads(files("metavae_serving").joinpath("openapi.json").read_text())
 PARTS = DOCUMENT["components"]

@@ -24,8 +24,8 @@ from numpy.testing import assert_array_equal
 
 from metavae_client.errors import ServerUnreachable
 from metavae_client.remote import RemoteEmbedder
-from metavae_serving.configuration import _RESPONSE_SECONDS, _SHARE
-from metavae_serving.wire import MAX_REQUEST_BYTES, encode_request
+from metavae_serving.torchserve.configuration import _RESPONSE_SECONDS, _SHARE
+from metavae_zoo.protocol.wire import MAX_REQUEST_BYTES, encode_request
 
 SHIPPED = (Path(__file__).parents[2] / "docs" / "nginx.conf").read_text()
 

@@ -13,16 +13,16 @@ from onnx import helper, numpy_helper
 from metavae_client.remote import RemoteEmbedder
 from metavae_serving import cli as serve_cli
 from metavae_serving import options
-from metavae_serving.archive import pack
 from metavae_serving.errors import NotMeasured
-from metavae_serving.quantize import quantize, quantized
 from metavae_serving.settings import ModelSettings, Settings
+from metavae_serving.torchserve.archive import pack
 from metavae_zoo import cli as zoo_cli
-from metavae_zoo.bundle import Bundle, open_bundle
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.bundles.bundle import Bundle, open_bundle
+from metavae_zoo.bundles.index import find_bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.int8 import quantize, quantized
 from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
 from metavae_zoo.families import family
-from metavae_zoo.index import find_bundle
 
 INT8 = ModelSettings(precision="int8")
 SHIPPED = [

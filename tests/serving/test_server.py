@@ -14,11 +14,11 @@ import tritonclient.http
 import tritonclient.utils
 from numpy.testing import assert_array_equal
 
-from metavae_serving import launch
-from metavae_serving.wire import HEADER_LENGTH, Reply, decode_reply, encode_request
-from metavae_zoo.card import ModelCard
-from metavae_zoo.embedder import OnnxEmbedder
-from metavae_zoo.summary import Summary
+from metavae_serving.torchserve import launch
+from metavae_zoo.bundles.card import ModelCard
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.protocol.wire import HEADER_LENGTH, Reply, decode_reply, encode_request
 
 JSON = {"Content-Type": "application/json"}
 

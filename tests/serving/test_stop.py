@@ -12,13 +12,13 @@ import httpx
 import numpy as np
 import pytest
 
-from metavae_serving import drain, launch, process, stop
-from metavae_serving.configuration import read_settings
-from metavae_serving.drain import Gate
 from metavae_serving.errors import ServerFailed
-from metavae_serving.refusals import Draining
-from metavae_serving.wire import encode_request
+from metavae_serving.torchserve import drain, launch, process, stop
+from metavae_serving.torchserve.configuration import read_settings
+from metavae_serving.torchserve.drain import Gate
 from metavae_zoo.places import run_folder, token_file
+from metavae_zoo.protocol.errors import Draining
+from metavae_zoo.protocol.wire import encode_request
 
 CLIENTS = 6
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from metavae_serving.answers import Answerer, Question
-from metavae_serving.drain import Gate
-from metavae_serving.metrics import Meter
-from metavae_serving.reports import Journal
-from metavae_serving.tracing import open_tracer
-from metavae_serving.wire import encode_request
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_serving.answering.access_log import Journal
+from metavae_serving.answering.answerer import Answerer, Question
+from metavae_serving.answering.metrics import Meter
+from metavae_serving.answering.tracing import open_tracer
+from metavae_serving.torchserve.drain import Gate
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.protocol.wire import encode_request
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

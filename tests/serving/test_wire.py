@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from metavae_serving.wire import (
+from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.protocol.wire import (
     HEADER_LENGTH,
     BadRequest,
     decode_reply,
@@ -20,7 +21,6 @@ from metavae_serving.wire import (
     encode_reply,
     encode_request,
 )
-from metavae_zoo.summary import Summary
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)
 images = st.one_of(

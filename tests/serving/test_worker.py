@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metavae_client.predictions import METHOD
-from metavae_serving import worker
-from metavae_serving.management import list_workers
-from metavae_serving.reports import Entry, Journal
-from metavae_serving.wire import encode_request
+from metavae_client.transport.predictions import METHOD
+from metavae_serving.answering.access_log import Entry, Journal
+from metavae_serving.torchserve import worker
+from metavae_serving.torchserve.management import list_workers
+from metavae_zoo.protocol.wire import encode_request
 
 SIZES = st.one_of(st.integers(0, 30), st.sampled_from([65_535, 65_536, 65_537, 300_000]))
 

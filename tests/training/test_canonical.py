@@ -9,8 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from metavae_training.checkpoint import Checkpoint
-from metavae_training.export import model_of
+from metavae_training.exporting.export import model_of
 from metavae_training.models import CanonicalMetaVAE, CanonicalWavelet, Start
 from metavae_training.models.base import BadModelSetting, Batch
 from metavae_training.models.canonical.calibration import NO_SITE
@@ -27,6 +26,7 @@ from metavae_training.models.canonical.network import QUANTILES, Canonicaliser, 
 from metavae_training.models.canonical.prior import PRIORS, Sites, draw_sites
 from metavae_training.models.canonical.simulation import simulate
 from metavae_training.recipes import BadRecipe, recipe
+from metavae_training.trainer.checkpoint import Checkpoint
 from metavae_zoo.families import FAMILIES, family
 
 SIDE = 28

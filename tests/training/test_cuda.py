@@ -14,21 +14,21 @@ import torch
 from click.testing import CliRunner
 from tqdm import tqdm
 
-from metavae_training.building import build_model, build_optimizer
-from metavae_training.checkpoint import load_checkpoint
 from metavae_training.cli import main
-from metavae_training.data import load_corpus
-from metavae_training.epochs import Training
-from metavae_training.export import export
-from metavae_training.fit import CHECKPOINT, LOG, fit
+from metavae_training.exporting.export import export
 from metavae_training.models import MODELS
 from metavae_training.recipes import recipe
-from metavae_zoo.embedder import GOLDEN_TOLERANCE, OnnxEmbedder, golden_gap
+from metavae_training.trainer.build import build_model, build_optimizer
+from metavae_training.trainer.checkpoint import load_checkpoint
+from metavae_training.trainer.data import load_corpus
+from metavae_training.trainer.epochs import Training
+from metavae_training.trainer.fit import CHECKPOINT, LOG, fit
+from metavae_zoo.embedding.embedder import GOLDEN_TOLERANCE, OnnxEmbedder, golden_gap
 from metavae_zoo.families import family
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA device")
 
-fit_module = importlib.import_module("metavae_training.fit")
+fit_module = importlib.import_module("metavae_training.trainer.fit")
 SHORT = dataclasses.replace(recipe("metavae-digits-rotation-sparse"), epochs=6)
 GPU = torch.device("cuda")
 # Another device draws other numbers, as another seed does: seeds end within 3 nats of each other.

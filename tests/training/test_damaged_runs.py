@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from metavae_training.checkpoint import BadCheckpoint, load_checkpoint
 from metavae_training.cli import main
-from metavae_training.fit import CHECKPOINT, LOG, fit
-from metavae_training.jobs import Job
 from metavae_training.recipes import recipe
+from metavae_training.sweeps.jobs import Job
+from metavae_training.trainer.checkpoint import BadCheckpoint, load_checkpoint
+from metavae_training.trainer.fit import CHECKPOINT, LOG, fit
 from metavae_zoo.errors import UnknownName
 
 Tensors = dict[str, torch.Tensor]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from metavae_training.building import build_model
-from metavae_training.data import Corpus, batches, load_corpus
-from metavae_training.epochs import validate
 from metavae_training.recipes import recipe
+from metavae_training.trainer.build import build_model
+from metavae_training.trainer.data import Corpus, batches, load_corpus
+from metavae_training.trainer.epochs import validate
 from metavae_zoo.families import family
 
 

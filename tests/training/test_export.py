@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from metavae_training.cli import main
-from metavae_training.embedder import TorchEmbedder
-from metavae_training.export import export, model_of
-from metavae_training.fit import CHECKPOINT
-from metavae_zoo.bundle import open_bundle
-from metavae_zoo.embedder import OnnxEmbedder, golden_gap
+from metavae_training.exporting.export import export, model_of
+from metavae_training.exporting.torch_embedder import TorchEmbedder
+from metavae_training.trainer.fit import CHECKPOINT
+from metavae_zoo.bundles.bundle import open_bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder, golden_gap
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.families import family
 

@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from metavae_training.building import build_model
-from metavae_training.checkpoint import load_checkpoint
-from metavae_training.device import OutOfMemory, memory_errors
-from metavae_training.epochs import NotFinite, kl_weight, learning_rate
-from metavae_training.fit import CHECKPOINT, LOG, RunBusy, RunMismatch, fit
 from metavae_training.recipes import RECIPES, BadRecipe, recipe
+from metavae_training.trainer.build import build_model
+from metavae_training.trainer.checkpoint import load_checkpoint
+from metavae_training.trainer.device import OutOfMemory, memory_errors
+from metavae_training.trainer.epochs import NotFinite, kl_weight, learning_rate
+from metavae_training.trainer.fit import CHECKPOINT, LOG, RunBusy, RunMismatch, fit
 from metavae_zoo.errors import UnknownName
 
-epochs_module = importlib.import_module("metavae_training.epochs")
-fit_module = importlib.import_module("metavae_training.fit")
+epochs_module = importlib.import_module("metavae_training.trainer.epochs")
+fit_module = importlib.import_module("metavae_training.trainer.fit")
 SHORT = dataclasses.replace(recipe("metavae-digits-rotation-sparse"), epochs=4)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from metavae_training.memory import keep_freed_memory
+from metavae_training.trainer.allocator import keep_freed_memory
 
 _PAGE = 4096
 _BYTES = 16 * 2**20
@@ -16,7 +16,7 @@ _TIMES = 10
 # Page faults of allocating and freeing a tensor again and again, of a size that training has.
 _FAULTS = f"""
 import resource
-from metavae_training.memory import keep_freed_memory
+from metavae_training.trainer.allocator import keep_freed_memory
 keep_freed_memory()
 import torch
 for _ in range(3):

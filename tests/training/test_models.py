@@ -19,14 +19,14 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from metavae_training.building import build_model, build_optimizer
-from metavae_training.epochs import train_step
-from metavae_training.fit import LOG, fit
 from metavae_training.models import MODELS, Batch, Model
 from metavae_training.models.hierarchical import HierarchicalModel
+from metavae_training.models.objectives import DiagonalGaussian, Elbo
 from metavae_training.models.vampprior import VampPriorVHE, mixture_log_density
-from metavae_training.objectives import DiagonalGaussian, Elbo
 from metavae_training.recipes import RECIPES, recipe
+from metavae_training.trainer.build import build_model, build_optimizer
+from metavae_training.trainer.epochs import train_step
+from metavae_training.trainer.fit import LOG, fit
 
 PAPER = ("metavae", "vae", "vae-single", "neural-statistician", "vhe", "vhe-vampprior")
 HIERARCHICAL = ("neural-statistician", "vhe", "vhe-vampprior")

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from metavae_training.models import Batch, MetaVAE
-from metavae_training.objectives import DiagonalGaussian, bernoulli_log_likelihood
+from metavae_training.models.objectives import DiagonalGaussian, bernoulli_log_likelihood
 
 
 def test_kl_and_samples_are_those_of_torch_distributions():

@@ -6,10 +6,10 @@ from math import prod
 
 import pytest
 
-from metavae_training.building import build_model
 from metavae_training.recipes import recipe
-from metavae_zoo.bundle import Bundle, open_bundle
-from metavae_zoo.index import shipped_bundles
+from metavae_training.trainer.build import build_model
+from metavae_zoo.bundles.bundle import Bundle, open_bundle
+from metavae_zoo.bundles.index import shipped_bundles
 
 SHIPPED = sorted(path.name for path in shipped_bundles().iterdir())
 

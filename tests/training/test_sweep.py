@@ -15,12 +15,12 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from metavae_training.checkpoint import load_checkpoint
 from metavae_training.cli import main
-from metavae_training.fit import CHECKPOINT, LOG
-from metavae_training.jobs import changes, jobs_of, matching, settings
 from metavae_training.recipes import recipe
-from metavae_training.sweep import STDERR
+from metavae_training.sweeps.jobs import changes, jobs_of, matching, settings
+from metavae_training.sweeps.sweep import STDERR
+from metavae_training.trainer.checkpoint import load_checkpoint
+from metavae_training.trainer.fit import CHECKPOINT, LOG
 
 ONE = "metavae-digits-scale-sparse"
 OTHER = "vae-digits-scale-sparse"

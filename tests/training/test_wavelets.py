@@ -11,14 +11,14 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from metavae_training.building import build_model
-from metavae_training.data import batches, load_corpus
-from metavae_training.distortion import RESCALING, ROTATION, SHEAR, distorted
-from metavae_training.fit import fit
 from metavae_training.models import Batch, WaveletMetaVAE, WaveletPCA
-from metavae_training.models.wavelet_code import canonical_directions
+from metavae_training.models.wavelet.code import canonical_directions
+from metavae_training.models.wavelet.distortion import RESCALING, ROTATION, SHEAR, distorted
+from metavae_training.models.wavelet.transform import WaveletTransform, gabor_filters
 from metavae_training.recipes import RECIPES, recipe
-from metavae_training.wavelets import WaveletTransform, gabor_filters
+from metavae_training.trainer.build import build_model
+from metavae_training.trainer.data import batches, load_corpus
+from metavae_training.trainer.fit import fit
 from metavae_zoo.families import family
 from metavae_zoo.families.axes import Axis
 

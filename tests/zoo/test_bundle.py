@@ -14,7 +14,7 @@ import torch
 from onnx.external_data_helper import set_external_data
 from safetensors.numpy import load_file, save_file
 
-from metavae_zoo.bundle import (
+from metavae_zoo.bundles.bundle import (
     CARD,
     ENCODE,
     GOLDEN,
@@ -24,7 +24,7 @@ from metavae_zoo.bundle import (
     open_bundle,
     sha256_of,
 )
-from metavae_zoo.card import (
+from metavae_zoo.bundles.card import (
     SCHEMA,
     Interval,
     ModelCard,
@@ -33,12 +33,12 @@ from metavae_zoo.card import (
     SiteParameter,
     TransferRecord,
 )
-from metavae_zoo.cli import _page, results_table
-from metavae_zoo.embedder import OnnxEmbedder, golden_gap
+from metavae_zoo.bundles.index import shipped_bundles
+from metavae_zoo.cli import card_page, results_table
+from metavae_zoo.embedding.embedder import OnnxEmbedder, golden_gap
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import BadBundle, BadSummary, DeviceUnavailable
-from metavae_zoo.index import shipped_bundles
-from metavae_zoo.summary import Summary
-from metavae_zoo.transfer_table import headline, transfer_table
+from metavae_zoo.evaluation.reporting.transfer_table import headline, transfer_table
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_a_graph_of_the_site_is_there_exactly_if_the_card_lists_a_site(copy, sit
 def test_show_tells_of_site_prior_and_transfer(site_bundle):
     results = UNPROBED.model_copy(update={"transfer": [TRANSFER]})
     card = site_bundle.card.model_copy(update={"results": results})
-    page = _page(dataclasses.replace(site_bundle, card=card))
+    page = card_page(dataclasses.replace(site_bundle, card=card))
     for says in (
         "inferred from the context: warp (4), shift (2), intensity (16), error (3)",
         "rotation -180 to 180",

@@ -10,11 +10,16 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from metavae_zoo.bundle import CARD, ENCODE, open_bundle
-from metavae_zoo.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE, OnnxEmbedder, golden_gap
+from metavae_zoo.bundles.bundle import CARD, ENCODE, open_bundle
+from metavae_zoo.bundles.index import find_bundle, shipped_bundles
+from metavae_zoo.embedding.embedder import (
+    GOLDEN_TOLERANCE,
+    TF32_TOLERANCE,
+    OnnxEmbedder,
+    golden_gap,
+)
+from metavae_zoo.embedding.graph import BUCKETS, CHUNK, BucketGraph, open_graph
 from metavae_zoo.families import family
-from metavae_zoo.graph import BUCKETS, CHUNK, BucketGraph, open_graph
-from metavae_zoo.index import find_bundle, shipped_bundles
 
 pytestmark = pytest.mark.usefixtures("cuda")
 

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from numpy.testing import assert_array_equal
 
-from metavae_zoo import graph
-from metavae_zoo.bundle import ENCODE
+from metavae_zoo.bundles.bundle import ENCODE
+from metavae_zoo.embedding import graph
+from metavae_zoo.embedding.graph import BucketGraph, PlainGraph, open_graph
 from metavae_zoo.errors import DeviceUnavailable
-from metavae_zoo.graph import BucketGraph, PlainGraph, open_graph
 
 
 @pytest.fixture(scope="module")

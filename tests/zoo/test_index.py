@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from metavae_zoo import index
-from metavae_zoo.bundle import CARD, copy_bundle, open_bundle, sha256_of
+from metavae_zoo.bundles import index
+from metavae_zoo.bundles.bundle import CARD, copy_bundle, open_bundle, sha256_of
 from metavae_zoo.cli import main
 from metavae_zoo.errors import BadBundle, UnknownName
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from metavae_zoo.packs import joined, packs, pieces
+from metavae_zoo.embedding.chunks import joined, packs, pieces
 
 
 @given(counts=st.lists(st.integers(0, 30), max_size=12), size=st.integers(1, 17))

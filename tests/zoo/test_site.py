@@ -10,11 +10,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
-from metavae_zoo.bundle import GOLDEN, open_bundle
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.bundles.bundle import GOLDEN, open_bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.site import UNSURE, Site, describe, doubts
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import BadBundle, BadSummary, NoSite
-from metavae_zoo.site import UNSURE, Site, describe, doubts
-from metavae_zoo.summary import Summary
 
 from ..site_model import LEVELS, NAMES, change_golden, numbers, rotation
 

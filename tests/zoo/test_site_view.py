@@ -8,12 +8,12 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from metavae_training.models.canonical.network import Canonicaliser
-from metavae_zoo.card import ModelCard, SiteParameter
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.bundles.card import ModelCard, SiteParameter
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.site import Site
+from metavae_zoo.embedding.site_view import canonical_images, intensity_of
 from metavae_zoo.errors import BadImages
 from metavae_zoo.families import family
-from metavae_zoo.site import Site
-from metavae_zoo.site_view import canonical_images, intensity_of
 
 from ..site_model import numbers, rotation
 

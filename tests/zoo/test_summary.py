@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import BadSummary
-from metavae_zoo.summary import Summary
 
 MODEL = "a" * 64
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from metavae_zoo import transfer
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.index import find_bundle
-from metavae_zoo.transfer import DRAWS, SIZES, families_served, measure_transfer
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.bundles.index import find_bundle
+from metavae_zoo.evaluation import transfer
+from metavae_zoo.evaluation.settings import ProbeSettings
+from metavae_zoo.evaluation.transfer import DRAWS, SIZES, families_served, measure_transfer
 
 
 @pytest.fixture
@@ -34,28 +35,28 @@ def test_a_model_of_a_family_serves_its_own_split():
 
 
 def test_each_record_has_the_same_model_with_and_without_its_contexts(plain, monkeypatch):
-    asked: list[tuple[object, ...]] = []
+    asked: list[ProbeSettings] = []
 
-    def probe(bundle: Bundle, *words: object, family: str, split: str) -> dict[str, Any]:
-        """Stands for the client's command."""
-        asked.append((family, *words))
-        mean = 0.2 if "reference" in words else 0.9
+    def probe(bundle: Bundle, settings: ProbeSettings) -> dict[str, Any]:
+        """Stands for the probe."""
+        asked.append(settings)
+        mean = 0.2 if settings.context_from == "reference" else 0.9
         accuracy = {"mean": mean, "half_width": 0.01, "n": DRAWS}
         record = {
-            "family": family,
-            "split": split,
+            "family": settings.family,
+            "split": settings.split,
             "seed": 0,
             "train_size": 648,
             "test_size": 250,
             "contexts": DRAWS,
-            "context_size": words[words.index("--context-size") + 1],
+            "context_size": settings.context_size,
             "accuracy": accuracy,
             "per_value": {},
             "floors": {"pca": 0.1},
         }
         return {"accuracy": accuracy, "transfer": record}
 
-    monkeypatch.setattr(transfer, "probe_command", probe)
+    monkeypatch.setattr(transfer, "kept_probe", probe)
     records = measure_transfer(plain)
     assert len(records) == 6 * len(SIZES)
     for record in records:
@@ -63,6 +64,4 @@ def test_each_record_has_the_same_model_with_and_without_its_contexts(plain, mon
         assert record.accuracy.mean == 0.9
         assert record.without_context.mean == 0.2
     # Half of the images of a part are left for contexts that share none with what is classified.
-    for words in asked:
-        assert words[words.index("--train-size") + 1] == 1297 // 2
-        assert words[words.index("--test-size") + 1] == 500 // 2
+    assert {(one.train_size, one.test_size) for one in asked} == {(1297 // 2, 500 // 2)}

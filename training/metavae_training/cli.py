@@ -9,9 +9,9 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from metavae_training.memory import keep_freed_memory
 from metavae_training.options import DATA_ROOT, DEVICE, SETTINGS, THREADS
 from metavae_training.paper.cli import paper
+from metavae_training.trainer.allocator import keep_freed_memory
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.stopping import end_with_starter, stoppable
 
@@ -34,7 +34,7 @@ def list_recipes(as_json: bool) -> None:
     from metavae_training.recipes import RECIPES
 
     if as_json:
-        from metavae_training.building import all_settings
+        from metavae_training.trainer.build import all_settings
 
         click.echo(json.dumps([all_settings(recipe) for recipe in RECIPES.values()], indent=2))
         return
@@ -86,10 +86,10 @@ def run(
     """
     import torch
 
-    from metavae_training.device import choose_device
-    from metavae_training.fit import fit
-    from metavae_training.jobs import Job
     from metavae_training.recipes import recipe as recipe_named
+    from metavae_training.sweeps.jobs import Job
+    from metavae_training.trainer.device import choose_device
+    from metavae_training.trainer.fit import fit
 
     chosen = recipe_named(recipe)
     if epochs and chosen.epochs == 0:
@@ -167,8 +167,8 @@ def sweep(
     Finished runs are not repeated, interrupted ones go on, and one that fails does not stop the
     others.
     """
-    from metavae_training import sweep as sweeping
-    from metavae_training.jobs import jobs_of, matching
+    from metavae_training.sweeps import sweep as sweeping
+    from metavae_training.sweeps.jobs import jobs_of, matching
 
     found = matching(patterns)
     if epochs is not None:  # of those that have any: others are computed
@@ -195,7 +195,7 @@ def _model_name(context: click.Context, option: click.Parameter, name: str | Non
     """The name of a model, which becomes a folder's and an address's."""
     from pydantic import TypeAdapter, ValidationError
 
-    from metavae_zoo.card import ModelName
+    from metavae_zoo.bundles.card import ModelName
 
     try:
         return name and TypeAdapter(ModelName).validate_python(name)
@@ -224,8 +224,8 @@ def export(
     ONNX Runtime must agree with torch within 1e-5 (1e-3 for models that infer a site), or nothing
     is written.
     """
-    from metavae_training.checkpoint import load_checkpoint
-    from metavae_training.export import export as export_bundle
+    from metavae_training.exporting.export import export as export_bundle
+    from metavae_training.trainer.checkpoint import load_checkpoint
 
     state = load_checkpoint(checkpoint)
     out = out or checkpoint.parent / (name or state.recipe.name)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from metavae_training.wavelets import MAX_SCALES
-from metavae_zoo.card import WITH_SET_LATENT, Weights
+from metavae_training.models.wavelet.transform import MAX_SCALES
+from metavae_zoo.bundles.card import WITH_SET_LATENT, Weights
 from metavae_zoo.errors import MetavaeError, UnknownName
 from metavae_zoo.families import FAMILIES, Family, family
 

@@ -9,10 +9,10 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_serving.wire import HEADER_LENGTH, decode_reply, encode_request
-from metavae_zoo.embedder import Embeddings
+from metavae_zoo.embedding.embedder import Embeddings
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import MetavaeError
-from metavae_zoo.summary import Summary
+from metavae_zoo.protocol.wire import HEADER_LENGTH, decode_reply, encode_request
 from served.peers.model import RAW_TYPE
 
 Request = Callable[[NDArray[np.uint8], Summary], tuple[bytes, dict[str, str]]]

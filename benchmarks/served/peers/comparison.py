@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_serving.wire import encode_request
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.embedder import Embeddings, OnnxEmbedder
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.embedding.embedder import Embeddings, OnnxEmbedder
+from metavae_zoo.protocol.wire import encode_request
 from served.cases import CASES, LARGEST, SMALLEST, Case, Subject, measure
 from served.load import LoadFailed, Message, Run, run
 from served.peers.catalog import Peer, PeerFailed

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.bundle import open_bundle
-from metavae_zoo.embedder import Embeddings, OnnxEmbedder
-from metavae_zoo.summary import Summary
+from metavae_zoo.bundles.bundle import open_bundle
+from metavae_zoo.embedding.embedder import Embeddings, OnnxEmbedder
+from metavae_zoo.embedding.summary import Summary
 
 # What a peer's process finds in its environment.
 BUNDLE, PORT, THREADS = "PEER_BUNDLE", "PEER_PORT", "PEER_THREADS"

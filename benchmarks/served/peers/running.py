@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import psutil
 
-from metavae_zoo.bundle import Bundle
+from metavae_zoo.bundles.bundle import Bundle
 from served.peers.catalog import Peer, PeerFailed
 from served.peers.model import BUNDLE, PORT, THREADS
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from metavae_training.paper import collect as collect_module
-from metavae_training.paper import study as study_module
-from metavae_training.paper.study import Study
-from metavae_zoo import index
+from metavae_training.paper.measure import collect as collect_module
+from metavae_training.paper.measure import study as study_module
+from metavae_training.paper.measure.study import Study
+from metavae_zoo.bundles import index
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metavae_training.paper.results import Item
+from metavae_training.paper.measure.results import Item
 
 PROTOCOL = {"probe": "a test's", "train_size": "all", "test_size": "all"}
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from metavae_training.paper import probed as probed_module
-from metavae_training.paper.cells import held_out
-from metavae_training.paper.probed import ProbedCell
-from metavae_training.paper.probing import Accuracies, Found
-from metavae_training.paper.results import Item
-from metavae_training.paper.study import Study
+from metavae_training.paper.measure import probed as probed_module
+from metavae_training.paper.measure.cells import held_out
+from metavae_training.paper.measure.probed import ProbedCell
+from metavae_training.paper.measure.probing import Accuracies, Found
+from metavae_training.paper.measure.results import Item
+from metavae_training.paper.measure.study import Study
 
 
 def items_of(study: Study, cell: ProbedCell) -> list[Item]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metavae_training.paper.ceiling import Ceiling, supervised_accuracy
+from metavae_training.paper.measure.ceiling import Ceiling, supervised_accuracy
 from metavae_zoo.families import family
 
 QUICK = Ceiling(steps=80)

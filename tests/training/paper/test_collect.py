@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from metavae_training.paper.cells import Cell, complete
-from metavae_training.paper.collect import collect
-from metavae_training.paper.condition import Condition
-from metavae_training.paper.probed import model_cells
-from metavae_training.paper.results import Item, Results
+from metavae_training.paper.measure.cells import Cell, complete
+from metavae_training.paper.measure.collect import collect
+from metavae_training.paper.measure.condition import Condition
+from metavae_training.paper.measure.probed import model_cells
+from metavae_training.paper.measure.results import Item, Results
 from metavae_zoo.errors import MetavaeError
 
 from .made import PROTOCOL, an_item

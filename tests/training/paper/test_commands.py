@@ -7,19 +7,17 @@ import re
 import shutil
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from metavae_client.cli import main as client
-from metavae_training.checkpoint import load_checkpoint
 from metavae_training.cli import main
-from metavae_training.paper import ceiling, figure7, study
-from metavae_training.paper.distances import transformed_values
-from metavae_training.paper.results import Item, read_items
-from metavae_zoo import commands
-from metavae_zoo.bundle import open_bundle
+from metavae_training.paper.measure import ceiling, study
+from metavae_training.paper.measure.distances import transformed_values
+from metavae_training.paper.measure.results import Item, read_items
+from metavae_training.paper.pages import figure7
+from metavae_training.trainer.checkpoint import load_checkpoint
+from metavae_zoo.bundles.bundle import open_bundle
 from metavae_zoo.commit import code_commit
 from metavae_zoo.families import family
 
@@ -44,21 +42,6 @@ def smaller(monkeypatch):
     """Trainings of one epoch, and ceilings of a few steps."""
     monkeypatch.setattr(study, "QUICK_EPOCHS", 1)
     monkeypatch.setattr(ceiling, "_QUICK_STEPS", 3)
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """Probes without a process of their own, which would be most of their time."""
-
-    def run(program: str, *words: object, zoo: Path) -> Any:
-        assert program == "metavae-client"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("METAVAE_ZOO", str(zoo))
-            result = CliRunner().invoke(client, [str(word) for word in words])
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
-
-    monkeypatch.setattr(commands, "run_command", run)
 
 
 def bundles_of(items: list[Item], model: str) -> set[str]:
@@ -209,9 +192,7 @@ def test_a_quick_table_1_measures_distances_of_models_with_and_without_a_context
     assert all((item.distance or 0) > 0 and (item.spread or 0) > 0 for item in items)
 
 
-def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
-    runs, tmp_path, in_this_process, monkeypatch
-):
+def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(runs, tmp_path, monkeypatch):
     """But for the floors, which Table 2 measures as well."""
     monkeypatch.setattr(figure7, "floor_cells", lambda study: [])
     items = measured("figure7", runs, tmp_path, "--models", "metavae")
@@ -228,9 +209,7 @@ def test_a_quick_figure_7_measures_every_split_at_its_held_out_values(
     assert all(item.accuracy is not None for item in items)  # of which an Item holds the range
 
 
-def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(
-    runs, tmp_path, in_this_process
-):
+def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(runs, tmp_path):
     items = measured("context", runs, tmp_path, "--models", "metavae,vae")
     assert {item.model for item in items} == {"metavae"}
     assert {(item.context, item.context_size, item.test_context) for item in items} == {
@@ -247,7 +226,7 @@ def test_a_quick_context_measures_every_kind_and_size_of_models_that_take_one(
     assert not (runs / "quick" / "vae-digits-rotation-contiguous").exists()
 
 
-def test_quick_harder_probes_measure_every_one_of_them_with_floors(runs, tmp_path, in_this_process):
+def test_quick_harder_probes_measure_every_one_of_them_with_floors(runs, tmp_path):
     items = measured("probes", runs, tmp_path, "--models", "metavae", "--train-size", 200)
     held_out = family("digits-rotation").split("contiguous").held_out_values
     for model in ("metavae", "untrained", "raw_pixels", "pca", "random_projection"):

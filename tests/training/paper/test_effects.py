@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from metavae_training.paper.condition import Condition
-from metavae_training.paper.effects import (
+from metavae_training.paper.measure.condition import Condition
+from metavae_training.paper.pages.effects import (
     Question,
     balanced_means,
     effect,
     of_whole_runs,
     paragraph,
 )
-from metavae_training.paper.methods import models
+from metavae_training.paper.pages.methods import models
 
 from .made import an_item
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from metavae_training.paper.results import BadResults, Results
+from metavae_training.paper.measure.results import BadResults, Results
 
 from .made import PROTOCOL, an_item
 
@@ -93,7 +93,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path, pytestconfig):
 import sys
 from pathlib import Path
 from tests.training.paper.made import PROTOCOL, an_item
-from metavae_training.paper.results import Results
+from metavae_training.paper.measure.results import Results
 results = Results(Path(sys.argv[1]), "table2", PROTOCOL)
 for value in range(20):
     results.add([an_item(seed=int(sys.argv[2]), value=float(value))])

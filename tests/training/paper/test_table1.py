@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metavae_training.paper.distances import (
+from metavae_training.paper.measure.distances import (
     distances,
     identity_value,
     spread_of,
     transformed_values,
 )
-from metavae_zoo.embedder import Embeddings
+from metavae_zoo.embedding.embedder import Embeddings
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.families import FAMILIES, Family, family
 from metavae_zoo.families.axes import Axis
 from metavae_zoo.families.digits import Digits
-from metavae_zoo.summary import Summary
 
 COUNT = 150
 

@@ -10,25 +10,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metavae_client.protocols.transfer import MOST_IMAGES
-from metavae_training.jobs import Job
 from metavae_training.models import MODELS
-from metavae_training.paper import collect as collect_module
-from metavae_training.paper import table1 as table1_module
-from metavae_training.paper.ceiling import ceiling_cells
 from metavae_training.paper.context import right_and_wrong
-from metavae_training.paper.distances import transformed_values
-from metavae_training.paper.figure7 import figure7
-from metavae_training.paper.methods import models
-from metavae_training.paper.probed import ProbedCell, floor_cells, model_cells
-from metavae_training.paper.probes import TRANSFER_IMAGES, probe_cells, probes, probes_protocol
-from metavae_training.paper.probing import probe_protocol
-from metavae_training.paper.report import publish
-from metavae_training.paper.results import Results
-from metavae_training.paper.study import Study
-from metavae_training.paper.table1 import distance_cells, distance_protocol, table1
-from metavae_training.paper.table2 import table2
-from metavae_zoo import published
+from metavae_training.paper.measure import collect as collect_module
+from metavae_training.paper.measure.ceiling import ceiling_cells
+from metavae_training.paper.measure.distances import transformed_values
+from metavae_training.paper.measure.probed import ProbedCell, floor_cells, model_cells
+from metavae_training.paper.measure.probing import probe_protocol
+from metavae_training.paper.measure.results import Results
+from metavae_training.paper.measure.study import Study
+from metavae_training.paper.pages import table1 as table1_module
+from metavae_training.paper.pages.figure7 import figure7
+from metavae_training.paper.pages.methods import models
+from metavae_training.paper.pages.probes import (
+    TRANSFER_IMAGES,
+    probe_cells,
+    probes,
+    probes_protocol,
+)
+from metavae_training.paper.pages.report import publish
+from metavae_training.paper.pages.table1 import distance_cells, distance_protocol, table1
+from metavae_training.paper.pages.table2 import table2
+from metavae_training.sweeps.jobs import Job
+from metavae_zoo.evaluation.protocols.transfer import MOST_IMAGES
+from metavae_zoo.evaluation.reporting import published
 from metavae_zoo.families import family
 
 from .made import an_item

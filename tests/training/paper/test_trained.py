@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 
-from metavae_training.fit import fit
-from metavae_training.jobs import Job
-from metavae_training.paper import trained
-from metavae_training.paper.trained import bundle_of, is_trained
+from metavae_training.paper.measure import trained
+from metavae_training.paper.measure.trained import bundle_of, is_trained
 from metavae_training.recipes import recipe
-from metavae_zoo.bundle import copy_bundle
-from metavae_zoo.index import find_bundle
+from metavae_training.sweeps.jobs import Job
+from metavae_training.trainer.fit import fit
+from metavae_zoo.bundles.bundle import copy_bundle
+from metavae_zoo.bundles.index import find_bundle
 
 SHIPPED = "metavae-digits-rotation-contiguous"
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metavae_training.objectives import DiagonalGaussian, Elbo
+from metavae_training.models.objectives import DiagonalGaussian, Elbo
 from metavae_zoo.errors import MetavaeError
 
 

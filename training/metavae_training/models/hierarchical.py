@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from metavae_training.models.base import Model
-from metavae_training.networks import AggregationNetwork, relu_mlp, summary_network
-from metavae_training.objectives import DiagonalGaussian, Elbo, bernoulli_log_likelihood
+from metavae_training.models.networks import AggregationNetwork, relu_mlp, summary_network
+from metavae_training.models.objectives import DiagonalGaussian, Elbo, bernoulli_log_likelihood
 
 
 class HierarchicalModel(Model):

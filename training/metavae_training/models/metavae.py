@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metavae_training.models.base import Batch, Model
-from metavae_training.networks import AggregationNetwork, ParallelDecoder, summary_network
-from metavae_training.objectives import DiagonalGaussian, Elbo, bernoulli_log_likelihood
+from metavae_training.models.networks import AggregationNetwork, ParallelDecoder, summary_network
+from metavae_training.models.objectives import DiagonalGaussian, Elbo, bernoulli_log_likelihood
 
 
 class MetaVAE(Model):

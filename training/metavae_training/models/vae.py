@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from metavae_training.models.base import Batch, Model
-from metavae_training.networks import Encoder, relu_mlp
-from metavae_training.objectives import DiagonalGaussian, Elbo, bernoulli_log_likelihood
+from metavae_training.models.networks import Encoder, relu_mlp
+from metavae_training.models.objectives import DiagonalGaussian, Elbo, bernoulli_log_likelihood
 
 
 class VAE(Model):

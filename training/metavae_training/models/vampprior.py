@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from metavae_training.models.objectives import DiagonalGaussian
 from metavae_training.models.vhe import VariationalHomoencoder
-from metavae_training.objectives import DiagonalGaussian
 
 
 class VampPriorVHE(VariationalHomoencoder):

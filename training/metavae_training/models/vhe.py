@@ -6,7 +6,7 @@ import torch
 
 from metavae_training.models.base import Batch
 from metavae_training.models.hierarchical import HierarchicalModel
-from metavae_training.objectives import Elbo
+from metavae_training.models.objectives import Elbo
 
 
 class VariationalHomoencoder(HierarchicalModel):

@@ -16,8 +16,8 @@ from metavae_zoo.errors import MetavaeError
 from metavae_zoo.stopping import stoppable
 
 if TYPE_CHECKING:
-    from metavae_training.paper.report import Report
-    from metavae_training.paper.study import Study
+    from metavae_training.paper.measure.study import Study
+    from metavae_training.paper.pages.report import Report
 
 
 class Incomplete(MetavaeError):
@@ -125,7 +125,7 @@ def _experiment(
         def run(**options: Any) -> None:
             # Before torch is loaded: threads that wait leave their cores to the other processes.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-            from metavae_training.paper.report import Report, publish
+            from metavae_training.paper.pages.report import Report, publish
 
             options["usual_size"] = train_size
             study = _study(experiment.__name__, splits, **options)
@@ -178,8 +178,8 @@ def _study(
     redraw: bool,
     **places: Any,
 ) -> Study:
-    from metavae_training.paper import study
-    from metavae_training.paper.results import read_train_size
+    from metavae_training.paper.measure import study
+    from metavae_training.paper.measure.results import read_train_size
     from metavae_training.recipes import RECIPES, BadRecipe
     from metavae_zoo.errors import UnknownName
     from metavae_zoo.families import family
@@ -238,7 +238,7 @@ def _study(
 @_experiment("contiguous")
 def table2(study: Study) -> Report:
     """Table 2: accuracy at the held-out values of the contiguous split, with floors and ceiling."""
-    from metavae_training.paper import table2 as experiment
+    from metavae_training.paper.pages import table2 as experiment
 
     return experiment.table2(study)
 
@@ -246,7 +246,7 @@ def table2(study: Study) -> Report:
 @_experiment("interleaved")
 def table1(study: Study) -> Report:
     """Table 1: distances between the codes of an image and of its transformed versions."""
-    from metavae_training.paper import table1 as experiment
+    from metavae_training.paper.pages import table1 as experiment
 
     return experiment.table1(study)
 
@@ -254,7 +254,7 @@ def table1(study: Study) -> Report:
 @_experiment("contiguous", "interleaved", "sparse")
 def figure7(study: Study) -> Report:
     """Figure 7: accuracy against the held-out value, for every family and split."""
-    from metavae_training.paper import figure7 as experiment
+    from metavae_training.paper.pages import figure7 as experiment
 
     return experiment.figure7(study)
 
@@ -262,7 +262,7 @@ def figure7(study: Study) -> Report:
 @_experiment("contiguous", train_size=5000)
 def probes(study: Study) -> Report:
     """Harder probes: one classifier for all values, few labels, nearest neighbours."""
-    from metavae_training.paper import probes as experiment
+    from metavae_training.paper.pages import probes as experiment
 
     return experiment.probes(study)
 

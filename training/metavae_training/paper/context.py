@@ -10,36 +10,36 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metavae_training.models import MODELS
-from metavae_training.models.canonical_model import CanonicalModel
-from metavae_training.paper.aggregate import over_seeds, with_seeds
-from metavae_training.paper.collect import collect
-from metavae_training.paper.condition import RIGHT, Condition
-from metavae_training.paper.effects import (
+from metavae_training.models.canonical.model import CanonicalModel
+from metavae_training.paper.measure.collect import collect
+from metavae_training.paper.measure.condition import RIGHT, Condition
+from metavae_training.paper.measure.probed import ModelCell, model_cells
+from metavae_training.paper.measure.probing import probe_protocol
+from metavae_training.paper.measure.results import Item
+from metavae_training.paper.measure.study import Study
+from metavae_training.paper.pages.aggregate import over_seeds, with_seeds
+from metavae_training.paper.pages.effects import (
     Question,
     balanced_means,
     of_whole_runs,
     paragraph,
 )
-from metavae_training.paper.figures import (
+from metavae_training.paper.pages.figures import (
     draw_line,
     draw_points,
     new_figure,
     quiet_grid,
     shared_legend,
 )
-from metavae_training.paper.methods import Method, models
-from metavae_training.paper.probed import ModelCell, model_cells
-from metavae_training.paper.probing import probe_protocol
-from metavae_training.paper.protocol import protocol_note
-from metavae_training.paper.report import Report, left_out
-from metavae_training.paper.results import Item
-from metavae_training.paper.study import Study
+from metavae_training.paper.pages.methods import Method, models
+from metavae_training.paper.pages.notes import protocol_note
+from metavae_training.paper.pages.report import Report, left_out
 from metavae_training.paper.transfer.report import transfer, transfer_study
 from metavae_training.paper.transfer.rows import chosen
+from metavae_zoo.embedding.summary import CONTEXT_SIZE
+from metavae_zoo.evaluation.statistics import interval_over_runs
 from metavae_zoo.families import family as family_named
 from metavae_zoo.markdown import markdown_table
-from metavae_zoo.statistics import interval_over_runs
-from metavae_zoo.summary import CONTEXT_SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

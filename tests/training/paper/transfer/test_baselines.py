@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from metavae_training.paper.transfer.adjusted import ADJUSTED, combat, standardised
+from metavae_training.paper.transfer.compared.adjusted import ADJUSTED, combat, standardised
+from metavae_training.paper.transfer.compared.networks import drawn_from_the_family, generic_affine
 from metavae_training.paper.transfer.exam import Exam
-from metavae_training.paper.transfer.networks import drawn_from_the_family, generic_affine
 from metavae_training.paper.transfer.undoing import true_site
 from metavae_zoo.families import family
 

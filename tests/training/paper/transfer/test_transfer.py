@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from metavae_client.probe import run_probe
-from metavae_client.protocols import Transfer
-from metavae_client.settings import ProbeSettings
 from metavae_training.cli import main
-from metavae_training.paper import study
-from metavae_training.paper.results import Item, Results, read_items
-from metavae_training.paper.transfer import report, rows, supervised
+from metavae_training.paper.measure import study
+from metavae_training.paper.measure.results import Item, Results, read_items
+from metavae_training.paper.transfer import report, rows
 from metavae_training.paper.transfer.cells import ExamCell
+from metavae_training.paper.transfer.compared import supervised
 from metavae_training.paper.transfer.tables import Found
-from metavae_zoo.bundle import open_bundle
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.bundles.bundle import open_bundle
+from metavae_zoo.bundles.index import find_bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.evaluation.probe import run_probe
+from metavae_zoo.evaluation.protocols import Transfer
+from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
-from metavae_zoo.index import find_bundle
 
 FAMILY = "digits-rotation"
 TRAIN, TEST = 60, 50

@@ -21,7 +21,7 @@ from metavae_training.models.canonical.inversion import (
     squared_warp_error,
 )
 from metavae_training.models.canonical.network import QUANTILES, Canonicaliser
-from metavae_training.sizes import draw_sizes
+from metavae_training.models.sizes import draw_sizes
 
 NO_SITE = 2.0  # error of a warp that says nothing
 _STEPS = (300, 3000)  # at least, at most; between them a quarter of the sets

@@ -20,11 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metavae_training.bfloat16 import cpu_has_bf16
-from metavae_training.distortion import distorted
 from metavae_training.models.canonical.network import Canonicaliser, stretched
 from metavae_training.models.canonical.prior import Sites, draw_sites
 from metavae_training.models.canonical.simulation import simulate
-from metavae_training.sizes import draw_sizes
+from metavae_training.models.sizes import draw_sizes
+from metavae_training.models.wavelet.distortion import distorted
 
 SET_SIZE = 40  # images of a simulated set
 SMALLEST = 4  # images of a context in training

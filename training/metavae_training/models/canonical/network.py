@@ -20,8 +20,8 @@ from metavae_training.models.canonical.intensity import (
 )
 from metavae_training.models.canonical.prior import PRIORS
 from metavae_training.models.canonical.simulation import frame
-from metavae_training.networks import relu_mlp
-from metavae_training.wavelets import WaveletTransform
+from metavae_training.models.networks import relu_mlp
+from metavae_training.models.wavelet.transform import WaveletTransform
 
 Intensity = Literal["auto", "none", "histogram", "stretch"]
 

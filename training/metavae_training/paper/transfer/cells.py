@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from metavae_training.jobs import Job
-from metavae_training.paper.cells import Cell
-from metavae_training.paper.condition import NONE, Condition
-from metavae_training.paper.provenance import bundle_hash
-from metavae_training.paper.results import Item, Results
-from metavae_training.paper.study import Study
-from metavae_training.paper.trained import bundle_of
+from metavae_training.paper.measure.cells import Cell
+from metavae_training.paper.measure.condition import NONE, Condition
+from metavae_training.paper.measure.provenance import bundle_hash
+from metavae_training.paper.measure.results import Item, Results
+from metavae_training.paper.measure.study import Study
+from metavae_training.paper.measure.trained import bundle_of
 from metavae_training.paper.transfer.exam import Exam
 from metavae_training.paper.transfer.rows import Row
 from metavae_training.recipes import Recipe
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.embedder import OnnxEmbedder
-from metavae_zoo.summary import CONTEXT_SIZE
+from metavae_training.sweeps.jobs import Job
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.summary import CONTEXT_SIZE
 
 PROBE = "transfer"
 TRAIN_SIZE, TEST_SIZE = 2000, 2000

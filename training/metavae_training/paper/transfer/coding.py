@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_training.paper.condition import NONE, Condition
+from metavae_training.paper.measure.condition import NONE, Condition
 from metavae_training.paper.transfer.cells import stated
 from metavae_training.paper.transfer.classifier import Codes, Predict, logistic_regression
 from metavae_training.paper.transfer.exam import Exam, Labels
 from metavae_training.paper.transfer.undoing import warp_error
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.families import Part
 from metavae_zoo.images import Images
-from metavae_zoo.summary import Summary
 
 Encode = Callable[[Images], Codes]
 Key = tuple[Part, float]  # a part, and a site of it

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from metavae_training.paper.condition import Condition
-from metavae_training.paper.figures import new_figure, quiet_grid, shared_legend
+from metavae_training.paper.measure.condition import Condition
+from metavae_training.paper.pages.figures import new_figure, quiet_grid, shared_legend
 from metavae_training.paper.transfer.rows import (
     ADJUSTED_ROWS,
     ALL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from metavae_training.paper.condition import NONE, Condition
+from metavae_training.paper.measure.condition import NONE, Condition
 from metavae_training.paper.transfer.cells import (
     FEW_TEST,
     REFERENCE,
@@ -18,8 +18,8 @@ from metavae_training.paper.transfer.classifier import Predict, workers
 from metavae_training.paper.transfer.coding import Embedded, Sitting, fit_in
 from metavae_training.paper.transfer.rows import ALL, CAMERA
 from metavae_training.paper.transfer.wrong import WRONG_SIZE, everything_of, wrong_context
-from metavae_zoo.bundle import Bundle
-from metavae_zoo.embedder import OnnxEmbedder
+from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.families import Part
 
 FEW_LABELS_AT = (10, 100)  # context sizes

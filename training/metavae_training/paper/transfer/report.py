@@ -6,21 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from metavae_training.paper.collect import collect
-from metavae_training.paper.report import Report, left_out
-from metavae_training.paper.results import read_protocol
-from metavae_training.paper.study import Study
-from metavae_training.paper.transfer.baselines import CodedCell, PlainCell
+from metavae_training.paper.measure.collect import collect
+from metavae_training.paper.measure.results import read_protocol
+from metavae_training.paper.measure.study import Study
+from metavae_training.paper.pages.report import Report, left_out
 from metavae_training.paper.transfer.cells import (
     FEW_TEST,
     TEST_SIZE,
     TRAIN_SIZE,
     ExamCell,
 )
-from metavae_training.paper.transfer.closed_form import FITTED_IMAGES
+from metavae_training.paper.transfer.compared.baselines import CodedCell, PlainCell
+from metavae_training.paper.transfer.compared.closed_form import FITTED_IMAGES
+from metavae_training.paper.transfer.compared.networks import DRAWN_SITES
+from metavae_training.paper.transfer.compared.supervised import NetworkCell
 from metavae_training.paper.transfer.drawing import failures_figure, sizes_figure
 from metavae_training.paper.transfer.models import ModelCell, WrongCell
-from metavae_training.paper.transfer.networks import DRAWN_SITES
 from metavae_training.paper.transfer.rows import (
     ALL,
     CAMERA,
@@ -37,7 +38,6 @@ from metavae_training.paper.transfer.rows import (
     Row,
     chosen,
 )
-from metavae_training.paper.transfer.supervised import NetworkCell
 from metavae_training.paper.transfer.tables import (
     Found,
     coverage_table,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from metavae_training.paper.results import Kind
-from metavae_training.paper.study import Study
+from metavae_training.paper.measure.results import Kind
+from metavae_training.paper.measure.study import Study
 from metavae_training.recipes import RECIPES, Recipe
+from metavae_zoo.bundles.index import find_bundle
 from metavae_zoo.errors import BadBundle, UnknownName
-from metavae_zoo.index import find_bundle
 
 Takes = Literal["site", "context", "nothing"]
 

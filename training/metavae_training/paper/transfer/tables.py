@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from metavae_training.paper.aggregate import accuracy, in_a_table
-from metavae_training.paper.condition import NONE, Condition
-from metavae_training.paper.results import Item
+from metavae_training.paper.measure.condition import NONE, Condition
+from metavae_training.paper.measure.results import Item
+from metavae_training.paper.pages.aggregate import accuracy, in_a_table
 from metavae_training.paper.transfer.cells import FEW_LABELS, REFERENCE
 from metavae_training.paper.transfer.rows import ALL, CAMERA, ROWS, Row
 from metavae_training.paper.transfer.wrong import WRONG_SIZE, words_of

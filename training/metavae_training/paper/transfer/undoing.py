@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.card import ModelCard
+from metavae_zoo.bundles.card import ModelCard
+from metavae_zoo.embedding.site import Site
 from metavae_zoo.families import Family
 from metavae_zoo.families.warp import Affine, centred_positions, sampling_weights
 from metavae_zoo.images import Images
-from metavae_zoo.site import Site
 
 Brightness = NDArray[np.float32]  # 0-1, [image, pixel]
 

@@ -1,0 +1,1 @@
+"""How requests reach a server: HTTP, gRPC, addresses, tokens, replies."""

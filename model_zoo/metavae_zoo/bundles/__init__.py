@@ -1,0 +1,1 @@
+"""Models on disk: cards, bundles, and where they are found."""

@@ -1,0 +1,1 @@
+"""Embeddings in process: ONNX graphs, summaries of contexts, inferred sites, 8 bits."""

@@ -1,0 +1,1 @@
+"""How a model is judged: probes by several protocols, baselines, transfer."""

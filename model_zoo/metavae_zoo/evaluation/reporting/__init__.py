@@ -1,0 +1,1 @@
+"""Results of probes as records, tables and figures."""

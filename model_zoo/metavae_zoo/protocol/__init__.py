@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, both ways: tensors, bodies, errors."""

@@ -1,0 +1,1 @@
+"""Requests to responses, without knowledge of any server."""

@@ -1,0 +1,1 @@
+"""TorchServe: the handler, packed stores, start, stop and its management API."""

@@ -1,0 +1,1 @@
+"""Models on wavelet features, fitted in closed form."""

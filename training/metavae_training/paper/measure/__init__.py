@@ -1,0 +1,1 @@
+"""What the experiments measure: cells, results files, their provenance."""

@@ -121,7 +121,7 @@ def test_a_model_of_which_nothing_is_held_out_is_built_without_a_probe(
 ):
     monkeypatch.setattr(building, "measure_transfer", lambda bundle: [])  # has tests of its own
     fakes.source = site_bundle.path
-    results = build(site_bundle.card.name, tmp_path, seeds=3).card.results
+    results = build("canonical-wavelet-digits", tmp_path, seeds=3).card.results
     assert results is not None
     assert (results.probe, results.accuracy_over_seeds, results.shipped_seed) == (None, None, 1)
     assert [seed.probe_accuracy for seed in results.seeds] == [None] * 3

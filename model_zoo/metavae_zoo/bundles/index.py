@@ -89,7 +89,7 @@ def shipped_bundles() -> Path:
     """The bundles that came with this installation: beside the package in a clone, else in it."""
     package = Path(__file__).parents[1]
     in_clone = package.parent / "bundles"
-    return in_clone if in_clone.is_dir() else package / "bundles"
+    return in_clone if in_clone.is_dir() else package / "shipped"
 
 
 def read_index() -> dict[str, IndexEntry]:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import re
 import secrets
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
-
-# In names that nobody else gives: of a folder that is being made, and of the one that it replaces.
-_MARK, _NEW, _OLD = ".metavae-", ".new", ".old"
-
-_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextmanager
@@ -43,50 +35,42 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` only when the block has succeeded.
+    """Yield an empty folder that takes the place of `path` once the block has succeeded.
 
-    Until then, and if anything fails, what was at `path` stays there, or beside it where the disk
-    refuses even that. What a process that was killed has left beside it is put back or removed.
+    If the block fails, `path` stays as it was. Another process that replaces the same folder waits
+    for this one. What a killed process left is put back or removed first. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path)
-    with _named(path), _scratch_folder(path) as scratch:
-        yield scratch
-        scratch.chmod(0o755)
-        _replace(path, scratch, scratch.with_suffix(_OLD))
+    with _named(path), _workspace(path.with_name(f".{path.name}.metavae")) as workspace:
+        new, old = workspace / "new", workspace / "old"
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        new.mkdir()
+        try:
+            yield new
+            if path.exists():
+                os.replace(path, old)
+            os.replace(new, path)
+        finally:
+            if old.exists() and not path.exists():
+                os.replace(old, path)  # where that fails too, the next call puts it back
+            shutil.rmtree(workspace, ignore_errors=True)
 
 
 @contextmanager
-def _scratch_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` that is locked, by which others see that it is in use."""
-    prefix = f".{path.name}{_MARK}"
+def _workspace(folder: Path) -> Iterator[Path]:
+    """Hold the lock of `folder`, which is made if need be and which its holder may remove."""
     with ExitStack() as held:
         while True:
-            scratch = Path(tempfile.mkdtemp(prefix=prefix, suffix=_NEW, dir=path.parent))
-            held.callback(shutil.rmtree, scratch, ignore_errors=True)
-            with suppress(FileNotFoundError):  # others may tidy it up before it is locked
-                held.enter_context(locked_folder(scratch))
-                scratch.lstat()
-                break
-        yield scratch
-
-
-def _replace(path: Path, new: Path, old: Path) -> None:
-    """Put folder `new` at `path`, whatever is there or comes there meanwhile, by way of `old`."""
-    while True:
-        with suppress(FileNotFoundError):
-            os.replace(path, old)
-        try:
-            os.replace(new, path)
-        except BaseException as error:
-            if getattr(error, "errno", None) in _OCCUPIED:  # by another who does the same
-                shutil.rmtree(old, ignore_errors=True)
-                continue
-            if old.exists():
-                os.replace(old, path)  # where that fails too, it stays beside
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-        return
+            folder.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # its last holder removed it meanwhile
+                lock = held.enter_context(locked_folder(folder))
+                if os.path.samestat(os.fstat(lock), folder.stat()):
+                    break
+            held.close()
+        yield folder
 
 
 @contextmanager
@@ -100,30 +84,8 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def _tidy(path: Path) -> None:
-    """Finish what a `replacing_folder` of `path` left that was killed, where that can be done."""
-    ours = re.compile(rf"\.{re.escape(path.name + _MARK)}[a-z0-9_]{{8}}({_NEW}|{_OLD})")
-    for left in [one for one in path.parent.iterdir() if ours.fullmatch(one.name)]:
-        new, old = left.with_suffix(_NEW), left.with_suffix(_OLD)
-        with suppress(OSError), ExitStack() as held:
-            # Anybody may give these names in a shared folder: neither is opened or put back then.
-            if not all(_is_own_folder(one) for one in (new, old) if os.path.lexists(one)):
-                continue
-            if new.exists():
-                held.enter_context(locked_folder(new, BlockingIOError()))
-            if old.exists() and not path.exists():
-                os.replace(old, path)
-            for one in (new, old):
-                shutil.rmtree(one, ignore_errors=True)
-
-
-def _is_own_folder(path: Path) -> bool:
-    found = path.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-
-
 @contextmanager
-def locked_folder(folder: Path, busy: Exception | None = None) -> Iterator[None]:
+def locked_folder(folder: Path, busy: Exception | None = None) -> Iterator[int]:
     """Hold a folder's lock, which ends with the process.
 
     Where another process holds it, raises `busy`, or waits if there is none.
@@ -135,7 +97,7 @@ def locked_folder(folder: Path, busy: Exception | None = None) -> Iterator[None]
         except BlockingIOError:
             assert busy is not None  # noqa: S101 - else it waits
             raise busy from None
-        yield
+        yield lock
     finally:
         os.close(lock)
 

@@ -64,7 +64,8 @@ def _workspace(folder: Path) -> Iterator[Path]:
     """Hold the lock of `folder`, which is made if need be and which its holder may remove."""
     with ExitStack() as held:
         while True:
-            folder.mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                folder.mkdir()
             with suppress(FileNotFoundError):  # its last holder removed it meanwhile
                 lock = held.enter_context(locked_folder(folder))
                 if os.path.samestat(os.fstat(lock), folder.stat()):

@@ -19,6 +19,7 @@ from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.embedding.embedder import Embeddings, check_site
 from metavae_zoo.embedding.site import Site, describe, doubts
 from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.images import Images
 
 _images = click.argument("images", nargs=-1, required=True, type=PATH)
 _model = click.option(
@@ -82,17 +83,21 @@ def embed(
     with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
         images, names = files.read_named_images(queries, embedder.card, field="queries")
         given = files.read_summary(summary) if summary else None
+        shown = None
         if context:
-            given = embedder.summarize(files.read_images(context, embedder.card, field="context"))
+            shown = files.read_images(context, embedder.card, field="context")
+            given = embedder.summarize(shown)
         embeddings = embedder.embed(images, given)
-        if given is not None:
-            _warn(_inferred(embedder, given), given.count)
+        site = _inferred(embedder, given) if given is not None else None
+    if given is not None:
+        _warn(site, given.count if shown is None else shown)
+    _warn_of_blanks(images, site, embedder.card)
     if out:
         files.write_embeddings(out, embeddings, names)
     if given is not None and not embedder.card.needs_context:
         click.echo(f"{name} takes no context: the one given changes nothing", err=True)
         given = None
-    under = "no context" if given is None else f"a context of {given.count} images"
+    under = "no context" if given is None else f"a context of {_count(given.count)}"
     _print_embeddings(embeddings, names, embedder.card, out, under, as_json)
 
 
@@ -138,7 +143,7 @@ def summarize(
         context = files.read_images(images, embedder.card, field="context")
         summary = embedder.summarize(context)
         site = _inferred(embedder, summary)
-    _warn(site, summary.count)
+    _warn(site, context)
     told: dict[str, object] = {"count": summary.count, "model": summary.model}
     if out:
         files.write_summary(out, summary)
@@ -149,7 +154,7 @@ def summarize(
         click.echo(json.dumps(told))
         return
     if out:
-        click.echo(f"wrote {out}: the summary of {summary.count} images by {name}")
+        click.echo(f"wrote {out}: the summary of {_count(summary.count)} by {name}")
     if "description" in told:
         click.echo(told["description"])
 
@@ -174,6 +179,34 @@ def models(url: str, token_file: Path | None, management_url: str | None, as_jso
         click.echo(f"{card.name}   images {shape}   embedding {card.latent_dim}")
 
 
+def _distinct(images: Images) -> int:
+    """How many different images there are: one that is repeated tells no more of its site."""
+    return len({image.tobytes() for image in images})
+
+
+def _warn_of_blanks(images: Images, site: Site | None, card: ModelCard) -> None:
+    """Print, on stderr, how many of the queries the model sees nothing of."""
+    from metavae_zoo.embedding.site_view import canonical_images, intensity_of
+
+    seen = (
+        images
+        if site is None
+        else canonical_images(images, site, intensity=intensity_of(card.prior))
+    )
+    pixels = seen.reshape(len(seen), -1)
+    if blank := int((pixels.max(1) == pixels.min(1)).sum()):
+        click.echo(
+            f"Warning: {blank} of {len(images)} queries show nothing"
+            + (" once the site is taken out" if site else "")
+            + ": their embeddings are that of an empty image",
+            err=True,
+        )
+
+
+def _count(images: int) -> str:
+    return f"{images} image{'s' * (images != 1)}"
+
+
 def _inferred(embedder: RemoteEmbedder, summary: Summary) -> Site | None:
     """The site of a context; None for a model that infers none."""
     if not embedder.card.site:
@@ -181,9 +214,18 @@ def _inferred(embedder: RemoteEmbedder, summary: Summary) -> Site | None:
     return Site.of(embedder.card, embedder.site(summary))
 
 
-def _warn(site: Site | None, count: int) -> None:
-    """Print, on stderr, what makes the site of a context of `count` images doubtful."""
-    for doubt in doubts(site, count) if site else []:
+def _warn(site: Site | None, context: Images | int) -> None:
+    """Print, on stderr, what makes the site of a context doubtful; context: images or a count."""
+    if site is None:
+        return
+    count = context if isinstance(context, int) else _distinct(context)
+    if not isinstance(context, int) and count < len(context):
+        click.echo(
+            f"Warning: of the {_count(len(context))} of the context {count} differ; one that is"
+            " repeated tells nothing more of its site",
+            err=True,
+        )
+    for doubt in doubts(site, count):
         click.echo(f"Warning: {doubt}", err=True)
 
 

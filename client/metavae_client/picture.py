@@ -223,7 +223,8 @@ def _write_note(page: _Page, result: SitesResult, rows: int) -> None:
         f"{which} held-out sites of {run.family}, from the most accurate to the least; the"
         f" sentence above is about all {sites}. Model: {run.name}; {run.train_size:,} training"
         f" images at each of {len(run.train_values)} sites, {run.test_size:,} test images a site;"
-        f" seed {run.seed}."
+        f" means over {run.contexts} context{'s' * (run.contexts != 1)} of a site, the first of"
+        f" which is shown; seed {run.seed}. Images are drawn dark on light."
         " Without: under a context of the reference site, so as the images come."
     )
     lines = textwrap.wrap(note, _NOTE)

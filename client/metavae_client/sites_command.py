@@ -26,7 +26,7 @@ from metavae_zoo.places import cache_folder
 if TYPE_CHECKING:
     from metavae_client.sites import SiteEmbedder, SitesResult
 
-_DRAWS = 1
+_DRAWS = 3
 _SIZE = 10  # images of a context
 _LONGEST = 88  # characters of what was inferred
 

@@ -355,7 +355,7 @@ def test_summarize_says_what_the_site_is(of_site, files):
     assert result.exit_code == 0, result.output
     assert re.fullmatch(
         r"rotated by 43 degrees counter-clockwise, 1\.2 times larger, (moved by \S+ pixels, )?"
-        r"sure to 3 degrees\n",
+        r"sure to [34] degrees\n",
         result.stdout,
     )
     assert result.stderr == ""
@@ -383,11 +383,27 @@ def test_a_context_that_tells_little_of_its_site_is_warned_of(of_site, files, im
     by_summary = of_site("embed", "queries.npy", "--summary", "s.npz", "--out", "z.npy")
     for result in (summarized, by_context, by_summary):
         assert result.exit_code == 0, result.output
-        few, unsure = result.stderr.splitlines()
+        [few] = result.stderr.splitlines()
         assert few.startswith("Warning: a context of 1 image says little of its site")
-        assert unsure.startswith("Warning: the site is not sure")
     enough = of_site("embed", "queries.npy", "--context", "context.npy", "--out", "z.npy")
     assert enough.stderr == ""
+
+
+def test_an_image_that_is_repeated_counts_once(of_site, files, images):
+    np.save("repeated.npy", np.repeat(images[:2], 10, axis=0))
+    result = of_site("summarize", "repeated.npy", "--site")
+    repeated, few = result.stderr.splitlines()
+    assert repeated.startswith("Warning: of the 20 images of the context 2 differ")
+    assert few.startswith("Warning: a context of 2 images says little of its site")
+
+
+def test_queries_that_show_nothing_are_told(of_site, files, images):
+    queries = images[:3].copy()
+    queries[1] = 7
+    np.save("blank.npy", queries)
+    result = of_site("embed", "blank.npy", "--context", "context.npy", "--out", "z.npy")
+    assert result.exit_code == 0, result.output
+    assert "Warning: 1 of 3 queries show nothing once the site is taken out" in result.stderr
 
 
 def test_the_site_of_a_model_that_infers_none_is_told_before_any_image_is_read(client, files):

@@ -113,7 +113,7 @@ def test_sizes_leave_room_for_contexts_that_share_no_image_with_the_queries(embe
 def test_a_server_gives_what_the_process_gives_and_the_picture(
     client, embedder, settings, tmp_path
 ):
-    found = compare_sites(embedder, dataclasses.replace(settings, contexts=1))
+    found = compare_sites(embedder, dataclasses.replace(settings, contexts=3))
     path, again = tmp_path / "sites.png", tmp_path / "again.png"
     options = ["--rows", 3, "--picture", path, "--json"]
     result = client("--model", "by-hand", *SIZES, *options)

@@ -19,6 +19,10 @@ from metavae_zoo.errors import BadBundle
 
 UNSURE = 0.5  # a 90% quantile of the warp's error above which the site counts as unsure
 FEW = 5  # images; a context of fewer rarely tells its site
+_MARGIN = 1.05  # a warp whose singular values leave the prior's range by more is not believed
+_LIGHT_INK = (
+    0.9  # of the reference's brightness, which the brightest grey level stands for at least
+)
 
 # What differs from the reference by less is not mentioned.
 _ANGLE = 2.0  # degrees
@@ -42,7 +46,8 @@ class Site:
     brightness of the reference (0-1) that each becomes; both are empty for a model without them.
     `errors` maps 0.5, 0.9 and 0.95 to that quantile of the error |A B - I| (Frobenius norm), with
     A the site's true warp from its positions to the reference's. `numbers` maps the names on the
-    card to all the numbers, as the model gave them.
+    card to all the numbers, as the model gave them. `sizes` is the range of the warp's singular
+    values that the model was trained on; None where the card does not say.
     """
 
     warp: NDArray[np.float32]
@@ -53,6 +58,7 @@ class Site:
     knots: NDArray[np.float32]
     errors: dict[float, float]
     numbers: dict[str, float]
+    sizes: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, card: ModelCard, numbers: ArrayLike) -> Site:
@@ -73,6 +79,7 @@ class Site:
                 knots=_array([found[name] for name in levels]),
                 errors={share: found[f"error_{share * 100:.0f}"] for share in (0.5, 0.9, 0.95)},
                 numbers=found,
+                sizes=_sizes(card),
             )
         except (LookupError, ValueError) as error:
             raise BadBundle(
@@ -85,6 +92,36 @@ class Site:
     def sure_to(self) -> float:
         """The rotation, in degrees, whose error is the 90% quantile; 180 where that is larger."""
         return math.degrees(2 * math.asin(min(1.0, self.errors[0.9] / (2 * math.sqrt(2)))))
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether the warp is none that the model was trained on: it enlarges or shrinks too much.
+
+        Half of such warps are wrong, whatever the error's quantiles say.
+        """
+        if self.sizes is None:
+            return False
+        found = np.linalg.svd(self.warp.astype(np.float64), compute_uv=False)
+        least, most = self.sizes
+        return bool(found[-1] * _MARGIN < least or found[0] > most * _MARGIN)
+
+    @property
+    def is_dark_on_light(self) -> bool:
+        """Whether no grey level stands for the reference's brightest: the polarity is another."""
+        return len(self.knots) > 0 and bool(self.knots.max() < _LIGHT_INK)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the site can be relied on."""
+        return self.errors[0.9] <= UNSURE and not self.is_impossible and not self.is_dark_on_light
+
+
+def _sizes(card: ModelCard) -> tuple[float, float] | None:
+    """The singular values of B in the prior, which has the logarithms of those of A."""
+    match card.prior.get("log_singular"):
+        case [int() | float() as low, int() | float() as high]:
+            return math.exp(-high), math.exp(-low)
+    return None
 
 
 def _named(card: ModelCard, numbers: ArrayLike) -> dict[str, float]:
@@ -102,14 +139,17 @@ def _named(card: ModelCard, numbers: ArrayLike) -> dict[str, float]:
 
 
 def describe(site: Site) -> str:
-    """How the site differs from the reference, in words, and how sure the angle is.
+    """How the site differs from the reference, in words, and how sure that is.
 
     Such as "rotated by 43 degrees counter-clockwise, 1.2 times larger, contrast .4, sure to 3
-    degrees". What is as in the reference is left out. A mirrored site is described as mirrored
-    left to right first. The direction of a stretch is that of the site's longer axis,
-    counter-clockwise from the right.
+    degrees". What is as in the reference is left out. "Not sure:" comes first where the site
+    cannot be relied on. A mirrored site is described as mirrored left to right first. The direction
+    of a stretch is that of the site's longer axis, counter-clockwise from the right. Contrast is
+    the share of the grey levels that dark to bright takes; gamma and blur lower it.
     """
     parts = [*_geometry(site), *_photometry(site)] or ["as the reference"]
+    if not site.is_sure:
+        return f"not sure: {', '.join(parts)}"
     return ", ".join([*parts, f"sure to {_number(site.sure_to)} degrees"])
 
 
@@ -119,18 +159,29 @@ def doubts(site: Site, count: int) -> list[str]:
         f"expect an error of the warp of {site.errors[0.5]:.2g}, and in one case of ten above"
         f" {site.errors[0.9]:.2g} ({_number(site.sure_to)} degrees)"
     )
-    found = []
+    if site.is_dark_on_light:
+        return [
+            "the site is not sure: no grey level of the context is as bright as the reference's"
+            " ink; where the images are dark on light, and the model's are not, invert all of them"
+            " (255 - image)"
+        ]
     if count < FEW:
         images = "1 image" if count == 1 else f"{count} images"
-        found.append(
+        return [
             f"a context of {images} says little of its site: {expected}; give 10 images, better 20"
-        )
-    if site.errors[0.9] > UNSURE:
-        found.append(
+        ]
+    if site.is_impossible:
+        least, most = site.sizes or (0, 0)
+        return [
+            "the site is not sure: the warp that was found enlarges or shrinks more than any that"
+            f" the model was trained on ({least:.2g} to {most:.2g} times); give more images"
+        ]
+    if not site.is_sure:
+        return [
             f"the site is not sure: {expected}; the context may be too small, blank, of one kind"
             " only, or of another kind than the model's"
-        )
-    return found
+        ]
+    return []
 
 
 def _geometry(site: Site) -> list[str]:

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from metavae_training.models import Model
 from metavae_zoo.bundles.card import ModelCard
-from metavae_zoo.embedding.embedder import Embeddings, check_site, check_summary, pooled_rows
+from metavae_zoo.embedding.embedder import (
+    Embeddings,
+    check_site,
+    check_summary,
+    pooled_rows,
+    site_count,
+)
 from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.images import as_images
 
@@ -43,7 +49,7 @@ class TorchEmbedder:
         check_site(self.card)
         check_summary(self.card, summary)
         pooled = torch.from_numpy(summary.mean[None])
-        sites = self._model.site(pooled, torch.full((1, 1), float(summary.count)))
+        sites = self._model.site(pooled, torch.full((1, 1), float(site_count(summary))))
         return sites[0].numpy()
 
     @torch.no_grad()

@@ -68,10 +68,14 @@ def learn_canonicaliser(
 def _kept(network: Canonicaliser, path: Path, learn: Callable[[], None]) -> None:
     """Take the weights at `path`, or learn and keep them."""
     try:
-        network.load_state_dict(load_file(path) | {_CHOSEN: network.table_weight})
+        kept = load_file(path)
+    except (OSError, SafetensorError):  # none yet, or a damaged file
+        kept = {}
+    shapes = {name: value.shape for name, value in _learned(network).items()}
+    if {name: value.shape for name, value in kept.items()} == shapes:
+        network.load_state_dict(kept | {_CHOSEN: network.table_weight})
         return
-    except (OSError, SafetensorError, RuntimeError):  # none yet, or a damaged file
-        learn()
+    learn()
     try:
         write_whole(path, save(_learned(network)))
     except OSError as error:

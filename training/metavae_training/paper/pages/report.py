@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from metavae_zoo.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_CONTEXT = ", context of "
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,22 @@ def left_out(collected: Collected) -> str:
             by_seeds[tuple(sorted(seeds))].append(what)
         for seeds, named in sorted(by_seeds.items()):
             of_seeds = f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-            lines.append(f"- {reason}{of_seeds * bool(seeds)}: {', '.join(named)}")
+            lines.append(f"- {reason}{of_seeds * bool(seeds)}: {', '.join(_by_model(named))}")
     return "\n".join(["Left out:", "", *lines]) if lines else ""
+
+
+def _by_model(named: Sequence[str]) -> list[str]:
+    """Contexts of one model in one entry: "NAME, contexts of 1 and 2"."""
+    sizes: dict[str, list[str]] = defaultdict(list)
+    for one in named:
+        model, _, size = one.partition(_CONTEXT)
+        sizes[model].append(size)
+    entries = []
+    for model, found in sizes.items():
+        *others, last = found
+        several = f", contexts of {', '.join(others)} and {last}" if others else f"{_CONTEXT}{last}"
+        entries.append(model + (several if last else ""))
+    return entries
 
 
 def publish(study: Study, report: Report) -> str:

@@ -25,7 +25,7 @@ _ROTATION, _LOG_SIZE, _SHEAR, _SHIFT = math.radians(30), 0.25, 0.2, 2.0
 
 
 def generic_affine(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images [n, C, H, W], each turned up to 30 degrees, scaled by 22%, sheared, moved 2 pixels."""
+    """Images [n, C, H, W], turned up to 30 degrees, scaled (-22 to 28%), sheared, moved."""
     draw = 2 * torch.rand(5, len(x), generator=generator) - 1
     angle, size, shear = _ROTATION * draw[0], (_LOG_SIZE * draw[1]).exp(), _SHEAR * draw[2]
     cosine, sine = size * angle.cos(), size * angle.sin()

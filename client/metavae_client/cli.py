@@ -179,6 +179,9 @@ def models(url: str, token_file: Path | None, management_url: str | None, as_jso
         click.echo(f"{card.name}   images {shape}   embedding {card.latent_dim}")
 
 
+_FAINT = 0.05  # of the reference's brightness: less than that is paper
+
+
 def _distinct(images: Images) -> int:
     """How many different images there are: one that is repeated tells no more of its site."""
     return len({image.tobytes() for image in images})
@@ -194,7 +197,8 @@ def _warn_of_blanks(images: Images, site: Site | None, card: ModelCard) -> None:
         else canonical_images(images, site, intensity=intensity_of(card.prior))
     )
     pixels = seen.reshape(len(seen), -1)
-    if blank := int((pixels.max(1) == pixels.min(1)).sum()):
+    faint = 0 if site is None else _FAINT
+    if blank := int((pixels.max(1) - pixels.min(1) <= faint).sum()):
         click.echo(
             f"Warning: {blank} of {len(images)} queries show nothing"
             + (" once the site is taken out" if site else "")

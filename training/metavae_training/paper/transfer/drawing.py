@@ -19,6 +19,7 @@ from metavae_training.paper.transfer.rows import (
 )
 from metavae_training.paper.transfer.tables import Found, high, low, mean_of, median
 from metavae_training.paper.transfer.wrong import WRONG_SIZE, class_of
+from metavae_zoo.embedding.site import UNSURE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,27 +90,21 @@ def _curve(axes: Axes, found: Found, row: Row, family: str) -> None:
     at = {size: found.under(row, family, size) for size in sizes}
     if not any(at.values()):
         return
-    places = [size or _NONE_AT for size in sizes]
-    means = [mean_of(items) or 0.0 for items in at.values()]
     main = row in (ALL, CAMERA)
-    axes.plot(
-        places,
-        means,
-        marker=row.marker,
-        markersize=4,
-        linewidth=1.6 if main else 1,
-        zorder=4 if row == ALL else 3,
-        **_style(row),
-    )
-    spread = {size: items for size, items in at.items() if size}
+    style = {"marker": row.marker, "markersize": 4, "zorder": 4 if row == ALL else 3} | _style(row)
+    if none := at.pop(0, []):
+        axes.plot(_NONE_AT, mean_of(none), **style | {"label": None, "linestyle": ""})
+    means = [mean_of(items) or 0.0 for items in at.values()]
+    axes.plot(list(at), means, linewidth=1.6 if main else 1, **style)
     if main:
         axes.fill_between(
-            list(spread),
-            [low(items) for items in spread.values()],
-            [high(items) for items in spread.values()],
+            list(at),
+            [low(items) for items in at.values()],
+            [high(items) for items in at.values()],
             color=row.colour,
             alpha=0.18,
             linewidth=0,
+            label="10th to 90th percentile of contexts" if row == ALL else None,
         )
 
 
@@ -119,7 +114,10 @@ def _style(row: Row) -> dict[str, Any]:
 
 
 def failures_figure(found: Found, families: Sequence[str]) -> Figure:
-    """Accuracy against the stated error: contexts that are wrong or of one class only."""
+    """Accuracy against the stated error: contexts that are wrong or of one class only.
+
+    To the right of the dashed line the client warns: below it on the left are silent failures.
+    """
     figure, panels = _panels(families, 2.6)
     kinds = found.kinds(ALL, families)
     for axes, family in zip(panels, families, strict=False):
@@ -128,6 +126,9 @@ def failures_figure(found: Found, families: Sequence[str]) -> Figure:
             told, accuracy = median(items, "error_90"), mean_of(items)
             if told is not None and accuracy is not None:
                 _mark(axes, kind, min(max(told, _LEAST_ERROR), _LARGEST_ERROR), accuracy)
+        axes.axvline(UNSURE, color="0.6", linewidth=0.9, dashes=(4, 2), zorder=1)
+        axes.text(UNSURE * 1.06, 0.03, "warned", fontsize=7, color="0.45")
+        axes.text(UNSURE / 1.06, 0.03, "not warned", fontsize=7, color="0.45", ha="right")
         axes.set_xscale("log")
         axes.set_xlim(_LEAST_ERROR, _LARGEST_ERROR)
         axes.set_xticks(_ERRORS, [f"{error:g}" for error in _ERRORS])

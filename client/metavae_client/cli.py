@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,6 +30,25 @@ _model = click.option(
     show_envvar=True,
     help="Name of the served model.  [default: the one that the server has]",
 )
+
+
+def _reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how files become images, as the argument `reading`."""
+
+    @click.option(
+        "--background",
+        type=click.IntRange(0, 255),
+        default=0,
+        show_default=True,
+        help="Brightness that shows where a picture is transparent: 0 is black.",
+    )
+    @click.option("--invert", is_flag=True, help="Exchange dark and light, as for ink on paper.")
+    @click.option("--recursive", is_flag=True, help="Look into the folders of folders, too.")
+    @functools.wraps(command)
+    def with_reading(*args: Any, background: int, invert: bool, recursive: bool, **given: Any):
+        return command(*args, reading=files.Reading(background, invert, recursive), **given)
+
+    return with_reading
 
 
 @click.group(cls=Commands, context_settings=HELP_OPTIONS)
@@ -59,6 +80,7 @@ main.add_command(sites)
 )
 @_model
 @server_options
+@_reading_options
 @json_option
 def embed(
     queries: tuple[Path, ...],
@@ -68,6 +90,7 @@ def embed(
     model: str | None,
     url: str,
     token_file: Path | None,
+    reading: files.Reading,
     as_json: bool,
 ) -> None:
     """Embed QUERIES given a context: .npy arrays, pictures or folders of pictures.
@@ -81,11 +104,12 @@ def embed(
         files.check_output(out, ".npy", ".npz")
     name = model or only_name(url, token_file=token_file)
     with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
-        images, names = files.read_named_images(queries, embedder.card, field="queries")
+        found = _read(queries, embedder, "queries", reading)
+        images, names = found.images, found.names
         given = files.read_summary(summary) if summary else None
         shown = None
         if context:
-            shown = files.read_images(context, embedder.card, field="context")
+            shown = _read(context, embedder, "context", reading).images
             given = embedder.summarize(shown)
         embeddings = embedder.embed(images, given)
         site = _inferred(embedder, given) if given is not None else None
@@ -116,6 +140,7 @@ def embed(
 )
 @_model
 @server_options
+@_reading_options
 @json_option
 def summarize(
     images: tuple[Path, ...],
@@ -124,6 +149,7 @@ def summarize(
     model: str | None,
     url: str,
     token_file: Path | None,
+    reading: files.Reading,
     as_json: bool,
 ) -> None:
     """Summarise a context of IMAGES once, for any number of `embed --summary`.
@@ -140,7 +166,7 @@ def summarize(
     with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
         if show_site:
             check_site(embedder.card)
-        context = files.read_images(images, embedder.card, field="context")
+        context = _read(images, embedder, "context", reading).images
         summary = embedder.summarize(context)
         site = _inferred(embedder, summary)
     _warn(site, context)
@@ -209,6 +235,17 @@ def _warn_of_blanks(images: Images, site: Site | None, card: ModelCard) -> None:
 
 def _count(images: int) -> str:
     return f"{images} image{'s' * (images != 1)}"
+
+
+def _read(
+    paths: Sequence[Path], embedder: RemoteEmbedder, field: str, reading: files.Reading
+) -> files.FileImages:
+    """Read images; what was passed over is said on stderr."""
+    found = files.read_images(paths, embedder.card, field=field, reading=reading)
+    if found.passed_over:
+        few = "1 file is" if found.passed_over == 1 else f"{found.passed_over} files are"
+        click.echo(f"{field}: {few} passed over, being no pictures", err=True)
+    return found
 
 
 def _inferred(embedder: RemoteEmbedder, summary: Summary) -> Site | None:

@@ -1,8 +1,11 @@
-"""What a metavae model is, which exist, and what they were trained over.
+"""What a metavae model is, which exist, how it embeds, and how it is judged.
 
-The zoo stands under the other three packages and imports none of them: cards and bundles
-(`card`, `bundle`), the embedding contract (`embedder`), the families of distributions
-(`families`) and the index of known models (`index`).
+The zoo stands under the other three packages and imports none of them.
 """
+
+import os
+
+# ONNX Runtime from 1.29 on sends telemetry unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

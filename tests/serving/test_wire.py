@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.protocol.tensors import EXTENSIONS
 from metavae_zoo.protocol.wire import (
     HEADER_LENGTH,
     BadRequest,
@@ -272,8 +273,8 @@ def test_more_json_than_is_read_is_refused_before_it_is_read(monkeypatch):
         ({"summary": (4,), "count": (1,)}, "neither"),
         ({"queries": (1, 2, 2), "summary": (2, 4), "count": (1,)}, "count"),
         ({"queries": (1, 2, 2), "summary": (1, 1, 4), "count": (1,)}, "count"),
-        ({"queries": (1, 2, 2), "summary": (2, 4), "count": (2,)}, "2 summaries"),
-        ({"queries": (1, 2, 2), "summary": (900, 0), "count": (900,)}, "900 summaries"),
+        ({"queries": (1, 2, 2), "summary": (2, 4), "count": (2,)}, r"expected \[4\] for all"),
+        ({"queries": (1, 2, 2), "summary": (900, 0), "count": (900,)}, r"expected \[0\] for all"),
         ({"queries": (1, 2, 2), "summary": (4,), "count": (1, 1)}, "count"),
     ],
 )
@@ -357,3 +358,48 @@ def test_the_site_of_no_summaries_is_refused():
     body = json.dumps({"inputs": inputs, "outputs": [{"name": "site"}]}).encode()
     with pytest.raises(BadRequest, match="summary has shape"):
         decode_request(body, None)
+
+
+def a_tensor(**changes: Any) -> dict[str, Any]:
+    tensor = {"name": "queries", "datatype": "UINT8", "shape": [1, 2, 2], "data": [0, 1, 2, 3]}
+    return tensor | changes
+
+
+def decoded(**request: Any):
+    return decode_request(json.dumps(request).encode(), None)
+
+
+@pytest.mark.parametrize("field", ["id", "parameters", "outputs"])
+def test_a_field_that_is_null_is_absent(field):
+    assert decoded(inputs=[a_tensor()], **{field: None}).queries is not None
+
+
+@pytest.mark.parametrize("name", ["model", "binary_data_output", "sequence_id", "timeout"])
+def test_a_parameter_that_is_null_is_absent(name):
+    assert decoded(inputs=[a_tensor()], parameters={name: None}).model == ""
+
+
+def test_nulls_within_tensors_and_outputs_are_absent():
+    nothing = {"binary_data_size": None, "shared_memory_region": None}
+    for tensor in (a_tensor(parameters=None), a_tensor(parameters=nothing)):
+        assert decoded(inputs=[tensor]).queries is not None
+    for parameters in (None, {"binary_data": None, "classification": None}):
+        outputs = [{"name": "embedding", "parameters": parameters}]
+        assert decoded(inputs=[a_tensor()], outputs=outputs).outputs == {"embedding": False}
+    body, headers = encode_request(queries=np.zeros((1, 2, 2), np.uint8))
+    header = json.loads(body[: length_of(headers)])
+    header["inputs"][0]["data"] = None
+    text = json.dumps(header).encode()
+    assert decode_request(text + body[length_of(headers) :], len(text)).queries is not None
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_an_extension_that_is_not_there_is_refused_by_its_name(name):
+    asked = {name: 1}
+    for request in (
+        {"inputs": [a_tensor()], "parameters": asked},
+        {"inputs": [a_tensor(parameters=asked)]},
+        {"inputs": [a_tensor()], "outputs": [{"name": "embedding", "parameters": asked}]},
+    ):
+        with pytest.raises(BadRequest, match=f"the parameter {name}, an extension"):
+            decoded(**request)

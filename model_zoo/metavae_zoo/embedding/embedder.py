@@ -97,10 +97,13 @@ def pooled_rows(
 def check_summary(card: ModelCard, summary: Summary) -> None:
     """Raise BadSummary unless `card`'s model made the summary, of one image or more."""
     if summary.model != card.digest:
+        cut = summary.model and card.digest.startswith(summary.model)
         raise BadSummary(
             f"the summary was made by model {summary.model[:12] or '(none)'}, model {card.name} is"
-            f" {card.digest[:12]}",
-            hint="Summarise the context with the model that embeds",
+            f" {card.digest if cut else card.digest[:12]}",
+            hint="Give the whole digest, as the server gave it"
+            if cut
+            else "Summarise the context with the model that embeds",
             field="summary",
         )
     if summary.total.shape != (card.feature_dim,) or not (np.abs(summary.total) < LIMIT).all():

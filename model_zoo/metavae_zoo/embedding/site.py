@@ -163,7 +163,7 @@ def doubts(site: Site, count: int) -> list[str]:
         return [
             "the site is not sure: no grey level of the context is as bright as the reference's"
             " ink; where the images are dark on light, and the model's are not, invert all of them"
-            " (255 - image)"
+            " (--invert; in Python 255 - images)"
         ]
     if count < FEW:
         images = "1 image" if count == 1 else f"{count} images"

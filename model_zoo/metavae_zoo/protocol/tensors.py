@@ -24,6 +24,18 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
     "INT64": np.dtype("<i8"),
 }
+# Of the protocol, and of servers that speak it: to ignore them would answer something else.
+EXTENSIONS = (
+    "classification",
+    "priority",
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+    "shared_memory_region",
+    "shared_memory_byte_size",
+    "shared_memory_offset",
+    "timeout",
+)
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _KINDS = {dict: "an object", list: "a list"}  # as JSON calls them
 _MAX_RANK = 8
@@ -37,6 +49,24 @@ def shown(value: object) -> str:
             return name
     text = json.dumps(value) if isinstance(value, bool | None) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def present(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a JSON object without those that are null, which count as absent."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def supported(parameters: dict[str, Any], of: str, *, field: str) -> dict[str, Any]:
+    """The parameters that are there; raises BadRequest for an extension that the server lacks."""
+    found = present(parameters)
+    for name in EXTENSIONS:
+        if name in found:
+            raise BadRequest(
+                f"{of} has the parameter {name}, an extension that this server does not have",
+                hint="Leave it out; README lists what a request may hold",
+                field=field,
+            )
+    return found
 
 
 def declare(name: str, array: NDArray, *, binary: bool) -> dict[str, Any]:
@@ -136,14 +166,18 @@ def _declaration(tensor: object) -> tuple[str, np.dtype[Any], tuple[int, ...]]:
 
 def _binary_size(name: str, tensor: dict[str, Any]) -> int | None:
     """Bytes that follow the JSON for this tensor; None if its numbers are in the JSON."""
-    parameters = tensor.get("parameters", {})
+    parameters = tensor.get("parameters")
+    if parameters is None:
+        return None
     if not isinstance(parameters, dict):
         problem = f"parameters that are {shown(parameters)}, expected an object"
-    elif (size := parameters.get("binary_data_size")) is None:
+    elif (
+        size := supported(parameters, shown(name), field=name[:60]).get("binary_data_size")
+    ) is None:
         return None
     elif type(size) is not int or size < 0:
         problem = f"a binary_data_size of {shown(size)}, expected a whole number of bytes"
-    elif "data" in tensor:
+    elif tensor.get("data") is not None:
         problem = f"both data and a binary_data_size ({shown(size)}), expected one of them"
     else:
         return size

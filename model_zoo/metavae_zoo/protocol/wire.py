@@ -32,7 +32,7 @@ from metavae_zoo.protocol.body import (
     split_body,
 )
 from metavae_zoo.protocol.errors import BadRequest, Refused
-from metavae_zoo.protocol.tensors import read_tensors, shown
+from metavae_zoo.protocol.tensors import present, read_tensors, shown, supported
 
 # The server's limits, for one request and its reply. Larger work is split, which changes no bit.
 MAX_REQUEST_BYTES = 20_000_000
@@ -159,6 +159,7 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
             status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         )
     request, binary = split_body(body, header_length)
+    request = present(request)
     arrays: dict[str, NDArray] = {}
     for name, array in read_tensors(request.get("inputs"), binary, field="inputs"):
         if name in arrays or name not in _INPUTS:
@@ -172,6 +173,7 @@ def decode_request(body: bytes | bytearray | memoryview, header_length: int | No
     parameters = request.get("parameters", {})
     if not isinstance(parameters, dict):
         raise _no_object("parameters", parameters, field="parameters")
+    parameters = supported(parameters, "the request", field="parameters")
     return EmbedRequest(
         outputs=_outputs(request.get("outputs"), parameters, arrays),
         **arrays,
@@ -268,10 +270,11 @@ def _check_combination(arrays: dict[str, NDArray]) -> None:
                 field="summary",
             )
         if summary.ndim == 2 and queries is not None and queries.shape[:1] != (rows,):
+            count = queries.shape[0] if queries.ndim else 0
             raise BadRequest(
-                f"{rows} summaries came for queries of shape {list(queries.shape)},"
-                " expected one, or one per query",
-                hint="Send one summary of shape [S] for all queries, or as many as queries",
+                f"summary has shape {list(summary.shape)}, expected {list(summary.shape[1:])} for"
+                f" all queries, or [{count}, {summary.shape[1]}], one for each",
+                hint="Send one summary without its first axis, or as many as queries",
                 field="summary",
             )
 
@@ -296,7 +299,7 @@ def _outputs(
         )
     chosen: dict[str, bool] = {}
     for output in asked:
-        fields = output if isinstance(output, dict) else {}
+        fields = present(output) if isinstance(output, dict) else {}
         name, own = fields.get("name"), fields.get("parameters", {})
         if not isinstance(name, str) or name not in possible or name in chosen:
             raise BadRequest(
@@ -306,6 +309,7 @@ def _outputs(
             )
         if not isinstance(own, dict):
             raise _no_object(f"the parameters of output {name}", own, field="outputs")
+        own = supported(own, f"output {name}", field="outputs")
         chosen[name] = _flag(own, "binary_data", default=default)
     return chosen or dict.fromkeys(unasked, default)
 

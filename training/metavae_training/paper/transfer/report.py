@@ -53,7 +53,7 @@ from metavae_zoo.families import family as family_named
 
 _AXES = ("rotation", "scale", "skew", "affine", "scanner", "camera")
 _MAIN = (10, 100)
-_CURVE, _QUICK_CURVE = (5, 20, 3, 50, 1, 2), (3,)  # the most telling first
+_CURVE, _QUICK_CURVE = (1, 2, 5, 20, 3, 50), (3,)  # the most telling first
 
 
 def transfer_study(study: Study) -> Study:
@@ -297,9 +297,9 @@ def _note(study: Study) -> str:
         " neuroHarmonize and neuroCombat adjust no site that they were not fitted on, and need an"
         " older numpy, so ComBat is written out here. The networks have the labels of all training"
         " sites; generic augmentation turns, scales, shears and moves a little; the very family's"
-        f" draws {DRAWN_SITES} new sites from the family's own generator, and its network is wider"
-        " and trained six times longer.\n\nThe drawn families (affine, scanner, camera) have code"
-        " of their own, and draw sites 0 to 35 from the same ranges of warp, shift and photometry"
+        f" draws {DRAWN_SITES} new sites from the family's own generator, and for the drawn families"
+        " its network is wider and trained six times longer.\n\nThe drawn families (affine, scanner,"
+        " camera) have code of their own, and draw sites 0 to 35 from the same ranges of warp, shift and photometry"
         " as the models' priors: what is held out there are sites and images, not the ranges. The"
         " affine prior has no light, blur and perspective, so every site of mnist-camera is outside"
         " it."

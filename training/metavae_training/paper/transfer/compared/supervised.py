@@ -25,11 +25,12 @@ from metavae_training.sweeps.jobs import Job
 from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.families import Part
+from metavae_zoo.families import family as family_named
 from metavae_zoo.images import Images
 
 NETWORK_CONTEXT = 10  # images, under which networks see canonical images
 _NETWORK, _QUICK_NETWORK = Ceiling(steps=1600), Ceiling(steps=40)
-# With 400 sites to learn: after 1,600 steps it has not learned its own training images.
+# For 400 sites of drawn families: after 1,600 steps it has not learned its own training images.
 _LONG_NETWORK = Ceiling(channels=(32, 64), hidden=256, steps=9600)
 
 
@@ -54,7 +55,8 @@ class NetworkCell(ExamCell):
         """How the network is trained."""
         if self.study.quick:
             return _QUICK_NETWORK
-        return _LONG_NETWORK if self.row == CNN_FAMILY else _NETWORK
+        drawn = family_named(self.family).axis.name == "site"
+        return _LONG_NETWORK if self.row == CNN_FAMILY and drawn else _NETWORK
 
     @property
     def settings(self) -> dict[str, Any]:

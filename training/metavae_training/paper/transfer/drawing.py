@@ -93,7 +93,7 @@ def _curve(axes: Axes, found: Found, row: Row, family: str) -> None:
     main = row in (ALL, CAMERA)
     style = {"marker": row.marker, "markersize": 4, "zorder": 4 if row == ALL else 3} | _style(row)
     if none := at.pop(0, []):
-        axes.plot(_NONE_AT, mean_of(none), **style | {"label": None, "linestyle": ""})
+        axes.plot(_NONE_AT, mean_of(none) or 0.0, **style | {"label": None, "linestyle": ""})
     means = [mean_of(items) or 0.0 for items in at.values()]
     axes.plot(list(at), means, linewidth=1.6 if main else 1, **style)
     if main:

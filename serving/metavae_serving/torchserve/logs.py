@@ -45,7 +45,7 @@ def find_log(store: Store, kind: str) -> Path:
 
 def last_lines(path: Path, count: int) -> list[str]:
     """The last lines of a log, without reading all of it."""
-    size, length = path.stat().st_size, count * _LINE_BYTES
+    size, length = path.stat().st_size, (count + 1) * _LINE_BYTES
     while True:
         with path.open("rb") as file:
             file.seek(max(0, size - length))

@@ -252,7 +252,7 @@ def test_a_server_that_is_stopped_and_started_loses_no_request(
             asking = threading.Thread(target=lambda: found.append(remote.embed(queries, summary)))
             asking.start()
             until(lambda: len(answered) > 10)
-            stop.stop(store)
+            stop.stop(store, drain_seconds=0.3)  # the client asks without a pause
             assert not found, "there is work left for the next server"
             launch.start(store)
             asking.join()

@@ -30,15 +30,14 @@ from metavae_client.remote import RemoteEmbedder
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.torchserve import launch, process
 from metavae_serving.torchserve.archive import bundle_of, pack
-from metavae_serving.torchserve.configuration import read_settings
 from metavae_serving.torchserve.management import list_workers
+from metavae_serving.torchserve.store import Store
 from metavae_training.trainer.device import choose_device
 from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.embedding.graph import Device
 from metavae_zoo.files import make_writable
 from metavae_zoo.machine import usable_cores
-from metavae_zoo.places import token_file
 from metavae_zoo.protocol.wire import MAX_IMAGES, encode_request
 from publish import out_option, publish
 from served.cases import CASES, LARGEST, SMALLEST, Case, measure
@@ -132,25 +131,25 @@ def main(
 
 
 @contextmanager
-def _serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[tuple[Path, float]]:
+def _serving(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[tuple[Store, float]]:
     """A server over the model and the floor: its store, and seconds from start to ready."""
     with TemporaryDirectory() as folder:
-        store = Path(folder, "store")
-        pack([bundle], store, Settings(port=port, models={bundle.card.name: settings}))
+        path = Path(folder, "store")
+        store = pack([bundle], path, Settings(port=port, models={bundle.card.name: settings}))
         began = time.perf_counter()
         launch.start(store)  # alone, for how long the model takes
         startup = time.perf_counter() - began
-        process.end(store)
-        add_noop(store, settings)
+        process.end(path)
+        store = add_noop(store, settings)
         launch.start(store)
         try:
             yield store, startup
         finally:
-            process.end(store)
+            process.end(path)
 
 
 @contextmanager
-def _serving_int8(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[Path | None]:
+def _serving_int8(bundle: Bundle, settings: ModelSettings, port: int) -> Iterator[Store | None]:
     """Another server over the model in int8: its store.
 
     None where nobody knows what it costs, and on a GPU, which does not compute so.
@@ -165,8 +164,8 @@ def _serving_int8(bundle: Bundle, settings: ModelSettings, port: int) -> Iterato
 
 def _cases(
     bundle: Bundle,
-    store: Path,
-    int8_store: Path | None,
+    store: Store,
+    int8_store: Store | None,
     settings: ModelSettings,
     rounds: int,
     seconds: float,
@@ -195,24 +194,24 @@ def _cases(
     return found
 
 
-def _messages(bundle: Bundle, store: Path, case: Case) -> tuple[Message, Message]:
+def _messages(bundle: Bundle, store: Store, case: Case) -> tuple[Message, Message]:
     """The request of a case to the model, and one as large to the floor, for as large a reply."""
     url, body, headers = _request(bundle, store, case)
     return Message.post(url, body, headers), floor_message(store, url, body, headers)
 
 
-def _request(bundle: Bundle, store: Path, case: Case) -> tuple[str, bytes, dict[str, str]]:
+def _request(bundle: Bundle, store: Store, case: Case) -> tuple[str, bytes, dict[str, str]]:
     """URL, body and headers: queries, and the summary of a context that this server has made."""
     name, rng = bundle.card.name, np.random.default_rng(0)
     images = rng.integers(0, 256, (case.queries, *bundle.card.image_shape), np.uint8)
-    with RemoteEmbedder(read_settings(store).url, name, token_file=token_file(store)) as embedder:
+    with RemoteEmbedder(store.settings.url, name, token_file=store.token_file) as embedder:
         summary = embedder.summarize(images[:100])
     body, headers = encode_request(queries=images, summary=summary, binary=case.binary)
     url, token = authorization(store, name)
     return url, body, headers | token
 
 
-def _context(bundle: Bundle, store: Path, size: int, rounds: int) -> dict[str, Any]:
+def _context(bundle: Bundle, store: Store, size: int, rounds: int) -> dict[str, Any]:
     """Seconds of one query whose context is sent with it, and whose summary is; through the client.
 
     A context that is larger than a request may be is summarised in parts, as the client does, and
@@ -226,7 +225,7 @@ def _context(bundle: Bundle, store: Path, size: int, rounds: int) -> dict[str, A
     in_one_request = size < MAX_IMAGES
     with (
         RemoteEmbedder(
-            read_settings(store).url, bundle.card.name, token_file=token_file(store), timeout=300
+            store.settings.url, bundle.card.name, token_file=store.token_file, timeout=300
         ) as embedder,
         httpx.Client(timeout=300) as http,
     ):

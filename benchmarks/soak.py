@@ -27,6 +27,7 @@ from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.torchserve import launch, process
 from metavae_serving.torchserve.archive import bundle_of, pack
 from metavae_serving.torchserve.management import list_workers
+from metavae_serving.torchserve.store import Store
 from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.console import HELP_OPTIONS, ShowsErrors
 from metavae_zoo.embedding.embedder import OnnxEmbedder
@@ -113,13 +114,13 @@ def main(model: str, minutes: float, port: int) -> None:
     bundle = bundle_of(model)
     settings = ModelSettings(workers=2, batch_size=4)
     with TemporaryDirectory() as folder:
-        store = Path(folder, "store")
-        pack([bundle], store, Settings(port=port, models={bundle.card.name: settings}))
+        path = Path(folder, "store")
+        store = pack([bundle], path, Settings(port=port, models={bundle.card.name: settings}))
         launch.start(store)
         try:
             answered, watched = soak(bundle, store, minutes * 60, lambda line: print(line))
         finally:
-            process.end(store)
+            process.end(path)
     for status, count in sorted(answered.items()):
         click.echo(f"{count:,} replies of {status}")
     for one in watched:
@@ -128,7 +129,7 @@ def main(model: str, minutes: float, port: int) -> None:
 
 
 def soak(
-    bundle: Bundle, store: Path, seconds: float, say: Callable[[str], None]
+    bundle: Bundle, store: Store, seconds: float, say: Callable[[str], None]
 ) -> tuple[Counter[int], list[Watched]]:
     """Load the server over `store`; replies by status, and its processes.
 
@@ -136,8 +137,8 @@ def soak(
     """
     url, headers = authorization(store, bundle.card.name)
     requests = _requests(bundle)
-    java = process.running(store)
-    assert java is not None  # noqa: S101 - it has just been started
+    server = process.require(store.path)
+    [java] = psutil.Process(server.pid).children()
     watched = [Watched("TorchServe", java)] + [
         Watched(f"worker {one.id}", psutil.Process(one.pid)) for one in list_workers(store)
     ]

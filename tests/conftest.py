@@ -19,6 +19,7 @@ from metavae_serving.errors import ServerFailed
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.torchserve import launch, process
 from metavae_serving.torchserve.archive import pack
+from metavae_serving.torchserve.store import Store
 from metavae_training.exporting.export import export
 from metavae_training.recipes import RECIPES, recipe
 from metavae_training.trainer.checkpoint import Checkpoint
@@ -28,7 +29,6 @@ from metavae_zoo.bundles.index import find_bundle
 from metavae_zoo.embedding.graph import open_graph
 from metavae_zoo.errors import DataUnavailable, DeviceUnavailable
 from metavae_zoo.families import mnist
-from metavae_zoo.places import token_file
 
 from .site_model import write_site_bundle
 
@@ -42,7 +42,7 @@ class RunningServer:
     url: str
     management_url: str
     token_file: Path
-    store: Path
+    store: Store
 
     def headers(self, kind: str = "inference") -> dict[str, str]:
         """The Authorization header, with the token as it is now."""
@@ -160,13 +160,13 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
 
     @contextlib.contextmanager
     def serving(bundles: list[Bundle], **models: ModelSettings) -> Iterator[RunningServer]:
-        store, settings = tmp_path_factory.mktemp("serving") / "store", free_settings()
-        pack(bundles, store, dataclasses.replace(settings, models=models))
+        path, settings = tmp_path_factory.mktemp("serving") / "store", free_settings()
+        store = pack(bundles, path, dataclasses.replace(settings, models=models))
         launch.start(store)
         try:
-            yield RunningServer(settings.url, settings.management_url, token_file(store), store)
+            yield RunningServer(settings.url, settings.management_url, store.token_file, store)
         finally:
-            process.end(store)
+            process.end(path)
 
     return serving
 

@@ -13,20 +13,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from metavae_serving.settings import ModelSettings
-from metavae_serving.torchserve.archive import configure
-from metavae_serving.torchserve.configuration import model_configuration, read_settings
-from metavae_serving.torchserve.store import SUMS, sums
+from metavae_serving.torchserve.configuration import model_configuration
+from metavae_serving.torchserve.store import SUMS, Store, sums
 
 NAME = "noop"
 
 _HANDLER = """\
-from metavae_serving.torchserve.worker import lighten
+from metavae_serving.torchserve.patch import patch_torchserve
 
 _REPLIES = {}
 
 def handle(data, context):
     if data is None:
-        lighten(context.metrics)
+        patch_torchserve(context.metrics)
         return None
     size = int(context.get_request_header(0, "Reply-Bytes"))
     reply = _REPLIES.setdefault(size, bytes(size))
@@ -36,10 +35,10 @@ def handle(data, context):
 """
 
 
-def add_noop(store: Path, like: ModelSettings) -> None:
+def add_noop(store: Store, like: ModelSettings) -> Store:
     """Put the handler into a model store, as model `noop`, served like the model beside it."""
-    settings = read_settings(store)
-    configure(store, replace(settings, models={**settings.models, NAME: like}))
+    models = {**store.settings.models, NAME: like}
+    store = store.configured(replace(store.settings, models=models))
     with TemporaryDirectory() as scratch:
         handler, yaml = Path(scratch, "noop.py"), Path(scratch, "model-config.yaml")
         handler.write_text(_HANDLER)
@@ -47,7 +46,8 @@ def add_noop(store: Path, like: ModelSettings) -> None:
         subprocess.run(
             [sys.executable, "-m", "model_archiver.model_packaging", f"--model-name={NAME}",
              "--version=1.0", f"--handler={handler}", f"--config-file={yaml}",
-             f"--export-path={store}", "--archive-format=zip-store"],
+             f"--export-path={store.path}", "--archive-format=zip-store"],
             check=True, capture_output=True, env={"TMPDIR": scratch, "PATH": ""},
         )  # fmt: skip
-    (store / SUMS).write_text(sums(store))
+    (store.path / SUMS).write_text(sums(store.path))
+    return store

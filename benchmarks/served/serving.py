@@ -13,9 +13,8 @@ import httpx
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.torchserve import launch, process
 from metavae_serving.torchserve.archive import pack
-from metavae_serving.torchserve.configuration import read_settings
+from metavae_serving.torchserve.store import Store
 from metavae_zoo.bundles.bundle import Bundle
-from metavae_zoo.places import token_file
 from served.load import Message, run
 from served.noop import NAME as NOOP
 from served.noop import add_noop
@@ -26,28 +25,28 @@ _WARMING_CLIENTS = 8
 @contextmanager
 def serving(
     bundle: Bundle, settings: ModelSettings, port: int, *, floor: bool = False
-) -> Iterator[Path]:
+) -> Iterator[Store]:
     """A server over one model, and over a handler that does nothing with `floor`: its store."""
     with TemporaryDirectory() as folder:
-        store = Path(folder, "store")
-        pack([bundle], store, Settings(port=port, models={bundle.card.name: settings}))
+        path = Path(folder, "store")
+        store = pack([bundle], path, Settings(port=port, models={bundle.card.name: settings}))
         if floor:
-            add_noop(store, settings)
+            store = add_noop(store, settings)
         launch.start(store)
         try:
             yield store
         finally:
-            process.end(store)
+            process.end(path)
 
 
-def authorization(store: Path, model: str) -> tuple[str, dict[str, str]]:
+def authorization(store: Store, model: str) -> tuple[str, dict[str, str]]:
     """The URL of a model of a running server, and the header that lets one in."""
-    key = json.loads(token_file(store).read_text())["inference"]["key"]
-    url = f"{read_settings(store).url}/predictions/{model}"
+    key = json.loads(store.token_file.read_text())["inference"]["key"]
+    url = f"{store.settings.url}/predictions/{model}"
     return url, {"Authorization": f"Bearer {key}"}
 
 
-def floor_message(store: Path, url: str, body: bytes, headers: dict[str, str]) -> Message:
+def floor_message(store: Store, url: str, body: bytes, headers: dict[str, str]) -> Message:
     """As large a request to the handler that does nothing, for as large a reply as the model's."""
     reply = httpx.post(url, content=body, headers=headers, timeout=60).raise_for_status()
     size = {"Reply-Bytes": str(len(reply.content))}

@@ -1,11 +1,11 @@
-"""What can go wrong around a server, beside the errors of the zoo.
+"""The errors of serving, beside those of the zoo.
 
 MetavaeError
 ├── BadStore            a model store that cannot be written, or is none
 ├── ServerFailed        a server that did not start, is there already, or is not there
-├── NotMeasured         a precision of which nobody knows what it costs
+├── NotMeasured         a precision whose cost in accuracy was not measured
 ├── BadHost             an address that TorchServe cannot listen on
-├── NotInstalled        what the base install leaves out, and serving needs
+├── NotInstalled        a package of the extra `serve` is missing
 └── JavaMissing         no Java that TorchServe runs on
 """
 
@@ -27,7 +27,7 @@ class ServerFailed(MetavaeError):
 
 
 class NotMeasured(MetavaeError):
-    """A precision that costs a model nobody has measured how much accuracy."""
+    """A precision whose cost in accuracy was not measured for a model."""
 
     code = "not_measured"
 

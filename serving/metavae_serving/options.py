@@ -1,4 +1,4 @@
-"""The options that say how models are served, and the settings that they make."""
+"""The options of serving, and the settings that they make."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from metavae_serving.settings import (
     MOST,
     MOST_BATCH_IMAGES,
     MOST_WORKERS,
+    WORKER_BYTES,
     ModelSettings,
     Settings,
     default_workers,
@@ -21,8 +22,18 @@ from metavae_serving.settings import (
 from metavae_serving.torchserve.archive import best_device
 from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.embedding.embedder import GOLDEN_TOLERANCE, TF32_TOLERANCE
+from metavae_zoo.machine import usable_cores, usable_memory
 
 Given = Sequence[tuple[str, Any]]  # a model's name, or "" for all, and the value
+
+
+class PortOption(click.Option):
+    """A port. METAVAE_PORT=tcp://..., which Kubernetes sets for a Service, counts as unset."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The port that the environment names."""
+        value = super().resolve_envvar_value(ctx)
+        return None if value is None or value.startswith("tcp://") else value
 
 
 class PerModel(click.ParamType):
@@ -50,13 +61,13 @@ class PerModel(click.ParamType):
 
 
 def value_for(model: str, given: Given) -> Any:
-    """What `given` says of a model: the last of its own, else the last for all; None if neither."""
+    """The value of a model: the last of its own, else the last for all; None without either."""
     words = dict(given)
     return words.get(model, words.get(""))
 
 
 def check_names(option: str, given: Given, models: Sequence[str]) -> None:
-    """Raise UsageError for a value of a model that is none of `models`."""
+    """Raise UsageError for a value of a model that is not among `models`."""
     for name, _ in given:
         if name and name not in models:
             raise click.UsageError(
@@ -71,7 +82,7 @@ _OF_SERVER = ("host", "port", "token_minutes")
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the commands that pack; None of those that nobody gives."""
+    """Add the options of the commands that pack; their default is None."""
     options = (
         click.option(
             "--host",
@@ -81,6 +92,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--port",
+            cls=PortOption,
             type=click.IntRange(1, MOST["port"]),
             envvar="METAVAE_PORT",
             show_envvar=True,
@@ -152,10 +164,7 @@ def _per_model(option: str, kind: click.ParamType, text: str) -> Callable[..., A
 
 
 def asked_settings(bundles: Sequence[Bundle], options: Mapping[str, Any]) -> Settings:
-    """How `bundles` are to be served by the `options` given, the defaults for what was not.
-
-    Raises UsageError.
-    """
+    """The settings of `bundles` from the options that are given; raises UsageError."""
     names = [bundle.card.name for bundle in bundles]
     given = _of_models(options, names)
     models = {}
@@ -167,14 +176,15 @@ def asked_settings(bundles: Sequence[Bundle], options: Mapping[str, Any]) -> Set
         values.setdefault("workers", default_workers(values["device"]))
         models[name] = replace(_MODEL, **values)
         _check_batch(name, models[name])
+    _check_workers(models)
     return replace(_SERVER, **_of_server(options), models=models)
 
 
 def changed_settings(packed: Settings, options: Mapping[str, Any]) -> Settings:
-    """A packed store's settings, with other addresses and tokens where `options` has them.
+    """A packed store's settings, with the addresses and tokens of `options`.
 
-    Options may come from the environment, and are no error where they change nothing. Raises
-    UsageError for those of models: only packing can change these.
+    Options of models may come from the environment, and then say what was packed. Raises UsageError
+    if they say anything else: only packing can change them.
     """
     given = _of_models(options, list(packed.models))
     for option, words in given.items():
@@ -218,3 +228,19 @@ def _check_batch(name: str, model: ModelSettings) -> None:
             f" all of which are answered together: {images} images, {MOST_BATCH_IMAGES} at most."
             " Lower --batch-size or --max-images"
         )
+
+
+def _check_workers(models: Mapping[str, ModelSettings]) -> None:
+    """Raise UsageError for more workers than the memory holds; warn of more than cores."""
+    workers = sum(model.workers for model in models.values())
+    cores, memory = usable_cores(), usable_memory()
+    most = max(model.workers for model in models.values())
+    said = (
+        f"{workers} workers take some {workers * WORKER_BYTES / 1e9:.0f} GB"
+        f" ({WORKER_BYTES / 1e6:.0f} MB each); this machine has {memory / 1e9:.0f} GB and {cores}"
+        f" core{'s' if cores > 1 else ''}. Lower --workers"
+    )
+    if workers * WORKER_BYTES > memory:
+        raise click.UsageError(said)
+    if most > cores:
+        click.echo(f"warning: {said}", err=True)

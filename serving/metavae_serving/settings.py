@@ -16,9 +16,10 @@ from metavae_zoo.machine import usable_cores
 from metavae_zoo.protocol.wire import MAX_IMAGES
 
 LOOPBACK = "127.0.0.1"
-CORES_PER_WORKER = 4  # more threads than that find little to share in one request
-MOST_BATCH_IMAGES = 16_384  # that a request may have to wait for beside its own
-MOST_WORKERS = 4  # unless somebody asks for more: each takes some 400 MB
+CORES_PER_WORKER = 4  # one request has little work for more threads
+MOST_BATCH_IMAGES = 16_384  # images of a batch: all of its requests wait for them
+MOST_WORKERS = 4  # by default
+WORKER_BYTES = 400_000_000  # of memory, that one takes
 
 ServedPrecision = Literal["fp32", "int8", "tf32"]
 
@@ -43,11 +44,10 @@ def _number(setting: str) -> FieldInfo:
 class ModelSettings:
     """How one model is served: by `workers` processes of `threads` CPU threads each.
 
-    Where no number of threads is given, the workers share the machine's cores evenly. A worker
-    takes up to `batch_size` requests at a time, and waits `max_batch_delay` milliseconds for them
-    to come: 1, the default, waits for nothing. A request may hold `max_images` images.
-    `precision` is what matrix products are computed in: `int8` on the CPU alone, see `quantize`,
-    and `tf32` on CUDA alone.
+    Without a number of threads, the workers share the machine's cores evenly. A worker takes up to
+    `batch_size` requests at a time, and waits `max_batch_delay` milliseconds for them. A request
+    may hold `max_images` images. `precision` is that of matrix products: `int8` runs on the CPU
+    only, `tf32` on CUDA only.
     """
 
     workers: Annotated[int, _number("workers")] = 1
@@ -60,7 +60,7 @@ class ModelSettings:
 
 
 def default_workers(device: Device) -> int:
-    """Workers of a model on this machine, where nobody says how many."""
+    """Workers of a model on this machine, by default."""
     if device == "cuda":
         return 1
     return min(MOST_WORKERS, max(1, usable_cores() // CORES_PER_WORKER))
@@ -71,9 +71,9 @@ class Settings:
     """How a store is served.
 
     `host` is where inference listens, an IPv4 address or a name; management and metrics listen on
-    loopback only. Inference is at `port`, management, metrics and the two gRPC services at the
-    four after it. Tokens last `token_minutes`. `models` are settings by name; of a packed store,
-    all of its models. Raises BadHost.
+    loopback only. Inference is at `port`; management, metrics and the two gRPC services are at the
+    four after it. Tokens last `token_minutes`. `models` are settings by name: of a packed store,
+    those of all models. Raises BadHost.
     """
 
     host: str = LOOPBACK
@@ -93,7 +93,7 @@ class Settings:
             )
 
     def of(self, model: str) -> ModelSettings:
-        """The settings of one model: the defaults, where it has none."""
+        """The settings of one model, by default the defaults."""
         return self.models.get(model, ModelSettings())
 
     @property

@@ -153,7 +153,7 @@ def test_an_error_names_its_line_in_the_servers_log(server, local, images, until
         remote._infer(queries=images[:1])  # without a context
     said = re.search(r"request=[0-9a-f]{32}\b", str(refusal.value))
     assert said
-    log = server.store / ".run" / "logs" / "model_log.log"
+    log = server.store.log_folder / "model_log.log"
     until(lambda: f"{said[0]} " in log.read_text())
     line = rf"{said[0]} time=\S+ operation=embed outcome=refused status=400 queries=1 context=0"
     assert len(re.findall(line, log.read_text())) == 1

@@ -10,15 +10,14 @@ import pytest
 from metavae_serving.errors import BadStore, ServerFailed
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.torchserve import archive, configuration, launch, process
-from metavae_serving.torchserve.archive import bundle_of, configure, models_in, pack
+from metavae_serving.torchserve.archive import bundle_of, pack
 from metavae_serving.torchserve.configuration import (
     CONFIGURATION,
     LOGGING,
     METRICS,
     properties,
-    read_settings,
 )
-from metavae_serving.torchserve.store import SUMS
+from metavae_serving.torchserve.store import SUMS, Store
 from metavae_zoo.bundles.bundle import Bundle, open_bundle
 from metavae_zoo.errors import BadBundle, UnknownName
 from metavae_zoo.places import log_folder, run_folder, token_file
@@ -42,7 +41,7 @@ def test_a_store_holds_each_model_byte_for_byte_and_the_configuration(bundle, tm
     other = changed_copy(bundle, tmp_path / "other", name="another-model")
     store = tmp_path / "a store, of mine"
     pack([bundle, other], store, Settings())
-    assert models_in(store) == sorted([bundle.card.name, "another-model"])
+    assert Store.open(store).models == sorted([bundle.card.name, "another-model"])
     assert sorted(path.name for path in store.iterdir()) == sorted(
         [f"{bundle.card.name}.mar", "another-model.mar", CONFIGURATION, METRICS, LOGGING, SUMS]
     )
@@ -104,24 +103,28 @@ def test_settings_are_read_as_they_were_packed_and_can_be_changed(bundle, tmp_pa
     settings = Settings(port=9100, token_minutes=5, models={bundle.card.name: ours})
     store = tmp_path / "store"
     pack([bundle], store, settings)
-    assert read_settings(store) == settings
-    configure(store, replace(settings, port=9200))
-    assert read_settings(store).port == 9200
-    assert models_in(store) == [bundle.card.name]
+    assert Store.open(store).settings == settings
+    Store.open(store).configured(replace(settings, port=9200))
+    assert Store.open(store).settings.port == 9200
+    assert Store.open(store).models == [bundle.card.name]
 
 
-def test_what_a_killed_command_left_of_a_configuration_is_in_nobodys_way(bundle, tmp_path):
-    store = tmp_path / "store"
-    left = store / ".configuring"
-    for again in (
-        lambda: pack([bundle], store, Settings()),
-        lambda: configure(store, read_settings(store)),
-    ):
-        pack([bundle], store, Settings())
-        left.mkdir()
-        (left / CONFIGURATION).touch()
-        again()
-        assert not left.exists()
+def test_a_configuration_that_a_killed_command_half_wrote_is_no_obstacle(bundle, tmp_path):
+    store = pack([bundle], tmp_path / "store", Settings())
+    (store.path / f".{CONFIGURATION}-1a2b3c4d").touch()
+    store.check()
+    store = pack([bundle], store.path, Settings(port=9200))
+    assert len(list(store.path.iterdir())) == 5
+
+
+def test_a_store_that_was_moved_is_configured_for_its_new_place(bundle, tmp_path):
+    store = pack([bundle], tmp_path / "store", Settings())
+    moved = tmp_path / "moved"
+    store.path.rename(moved)
+    (moved / LOGGING).unlink()
+    Store.open(moved).configured(Settings(models=store.settings.models))
+    assert f"metrics_config={moved / METRICS}" in (moved / CONFIGURATION).read_text()
+    assert (moved / LOGGING).exists()
 
 
 @pytest.mark.parametrize("content", ["", "[" * 100_000, "inference_address=http://127.0.0.1:8080"])
@@ -131,7 +134,7 @@ def test_a_damaged_configuration_is_told_with_what_packing_would_take(bundle, tm
     first, _, rest = (store / CONFIGURATION).read_text().partition("{")
     (store / CONFIGURATION).write_text(f"{first}{content}\n{rest}" if "[[" in content else content)
     with pytest.raises(BadStore, match=r"Move it away\. Make one: `metavae-serve pack"):
-        read_settings(store)
+        Store.open(store)
     with pytest.raises(BadStore, match="no model store of metavae-serve"):
         pack([bundle], store, Settings())
 
@@ -141,7 +144,7 @@ def test_packing_again_replaces_the_store_and_leaves_nothing_beside_it(bundle, t
     pack([changed_copy(bundle, tmp_path / "other", name="other")], store, Settings())
     run_folder(store).mkdir()
     pack([bundle], store, Settings())
-    assert models_in(store) == [bundle.card.name]
+    assert Store.open(store).models == [bundle.card.name]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "store"]
 
 
@@ -165,7 +168,7 @@ def test_a_store_that_another_command_is_starting_is_not_replaced(bundle, tmp_pa
         with pytest.raises(ServerFailed, match="another command is packing"):
             pack([bundle], store, Settings())
         with pytest.raises(ServerFailed, match="or starting a server over it"):
-            launch.start(store)
+            launch.start(Store.open(store))
     assert content_of(store) == before
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 

@@ -12,7 +12,6 @@ from numpy.testing import assert_array_equal
 from metavae_serving.settings import ModelSettings
 from metavae_serving.torchserve import launch
 from metavae_zoo.embedding.embedder import OnnxEmbedder
-from metavae_zoo.places import run_folder
 from metavae_zoo.protocol.wire import HEADER_LENGTH, decode_reply
 
 CLIENTS = 24
@@ -55,7 +54,7 @@ def test_clients_of_one_batch_get_their_own_answers_bit_for_bit(
                 answers = list(clients.map(post, requests_of(asked)))
         launch.ready(server.store)
         gathered = batches(server, until)
-        log = run_folder(server.store) / "logs" / "model_log.log"
+        log = server.store.log_folder / "model_log.log"
         until(lambda: log.read_text().count("operation=embed") == CLIENTS * 5 // 6)
         answered_by = set(re.findall(r" (W-\d+)-.* operation=embed ", log.read_text()))
     assert gathered < CLIENTS, "some were answered together"

@@ -16,7 +16,7 @@ from metavae_client.remote import RemoteEmbedder
 from metavae_serving.cli import main
 from metavae_serving.settings import ModelSettings
 from metavae_serving.torchserve import process
-from metavae_serving.torchserve.configuration import read_settings
+from metavae_serving.torchserve.store import Store
 from metavae_zoo.bundles.index import find_bundle
 from metavae_zoo.embedding.embedder import (
     GOLDEN_TOLERANCE,
@@ -66,11 +66,11 @@ def images(rng):
 
 
 def remote(store: Path, model: str = MODEL) -> RemoteEmbedder:
-    return RemoteEmbedder(read_settings(store).url, model, token_file=token_file(store))
+    return RemoteEmbedder(Store.open(store).settings.url, model, token_file=token_file(store))
 
 
 def test_a_gpu_is_found_by_itself_and_told(store):
-    models = read_settings(store).models
+    models = Store.open(store).settings.models
     assert {name: (one.device, one.workers) for name, one in models.items()} == {
         MODEL: ("cuda", 1),
         PLAIN: ("cuda", 1),
@@ -108,7 +108,9 @@ def test_clients_of_one_batch_get_their_own_answers_and_bad_ones_theirs(
     requests = requests_of(asked)
     key = json.loads(token_file(store).read_text())["inference"]["key"]
     with httpx.Client(
-        base_url=read_settings(store).url, headers={"Authorization": f"Bearer {key}"}, timeout=60
+        base_url=Store.open(store).settings.url,
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
     ) as http:
 
         def post(request: tuple[bytes, dict[str, str]]) -> httpx.Response:

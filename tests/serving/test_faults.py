@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -22,9 +23,8 @@ from metavae_client.transport.tokens import Tokens
 from metavae_serving.settings import ModelSettings
 from metavae_serving.torchserve import configuration, launch, process, stop
 from metavae_serving.torchserve.archive import pack
-from metavae_serving.torchserve.configuration import _FEWEST_QUEUED, queued, read_settings
+from metavae_serving.torchserve.configuration import _FEWEST_QUEUED, queued
 from metavae_zoo.embedding.embedder import Embeddings, OnnxEmbedder
-from metavae_zoo.places import token_file
 from metavae_zoo.protocol.wire import HEADER_LENGTH, decode_reply, encode_request
 
 TOO_MANY = 50  # requests beside those that TorchServe lets wait
@@ -149,7 +149,7 @@ def test_a_full_queue_sends_away_and_answers_the_rest_exactly(
     body, headers = encode_request(context=context)
     path = f"{server.url}/predictions/{bundle.card.name}"
     answers: list[httpx.Response] = []
-    waiting = queued(read_settings(server.store))
+    waiting = queued(server.store.settings)
     full = waiting + TOO_MANY
     with (
         load(),
@@ -184,18 +184,17 @@ def test_many_large_requests_on_a_small_machine_are_answered_or_sent_away(
     store, bundle, local, images, monkeypatch
 ):
     monkeypatch.setattr(configuration, "usable_memory", lambda: SMALL)
-    settings = read_settings(store)
+    settings = store.settings
     taking_many = {bundle.card.name: ModelSettings(max_images=4096)}
-    pack([bundle], store, dataclasses.replace(settings, models=taking_many))
+    store = pack([bundle], store.path, dataclasses.replace(settings, models=taking_many))
     assert _FEWEST_QUEUED <= queued(settings) < LARGE
     context = images(4000).astype(np.float32) / 255
     body, headers = encode_request(context=context)
     launch.start(store)
     try:
-        java = process.running(store)
-        assert java is not None
+        [java] = psutil.Process(process.require(store.path).pid).children()
         assert f"-Xmx{(SMALL >> 20) // 4}m" in java.cmdline()
-        token = Tokens(path=token_file(store)).read("inference")
+        token = Tokens(path=store.token_file).read("inference")
         path = f"{settings.url}/predictions/{bundle.card.name}"
         limits = httpx.Limits(max_connections=4 * LARGE)
         with (
@@ -218,13 +217,13 @@ def test_many_large_requests_on_a_small_machine_are_answered_or_sent_away(
             assert 4 * LARGE * len(body) > SMALL / 4
             assert set(clients.map(status, ["of nobody"] * 4 * LARGE)) <= {400, 507, None}
         with RemoteEmbedder(
-            settings.url, bundle.card.name, token_file=token_file(store), give_up_after=180
+            settings.url, bundle.card.name, token_file=store.token_file, give_up_after=180
         ) as remote:
             found = remote.summarize(context)
         assert_array_equal(found.total, local.summarize(context).total)
         assert launch.ready(store)
     finally:
-        process.end(store)
+        process.end(store.path)
 
 
 def test_a_server_that_is_stopped_and_started_loses_no_request(
@@ -236,9 +235,9 @@ def test_a_server_that_is_stopped_and_started_loses_no_request(
     launch.start(store)
     try:
         with RemoteEmbedder(
-            read_settings(store).url,
+            store.settings.url,
             bundle.card.name,
-            token_file=token_file(store),
+            token_file=store.token_file,
             max_images_per_request=5,
             give_up_after=120,
         ) as remote:
@@ -253,13 +252,13 @@ def test_a_server_that_is_stopped_and_started_loses_no_request(
             asking = threading.Thread(target=lambda: found.append(remote.embed(queries, summary)))
             asking.start()
             until(lambda: len(answered) > 10)
-            stop.stop(store)
+            stop.stop(store, drain_seconds=0.3)  # the client asks without a pause
             assert not found, "there is work left for the next server"
             launch.start(store)
             asking.join()
     finally:
-        if process.running(store) is not None:
-            process.end(store)
+        if process.running(store.path) is not None:
+            process.end(store.path)
     expected = local.embed(queries, summary)
     assert_array_equal(found[0].mean, expected.mean, strict=True)
     assert_array_equal(found[0].log_variance, expected.log_variance, strict=True)

@@ -18,7 +18,6 @@ from metavae_serving.answering.answerer import Answerer, Question
 from metavae_serving.answering.headers import header_length
 from metavae_serving.answering.metrics import Meter
 from metavae_serving.torchserve import launch
-from metavae_serving.torchserve.drain import Gate
 from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.protocol.errors import BadRequest
@@ -118,7 +117,7 @@ def _length(text: bytes, tail: bytes, headers: dict[str, str], rng: random.Rando
 @pytest.fixture(scope="module")
 def answerer(bundle) -> Answerer:
     embedder = OnnxEmbedder(bundle, threads=1)
-    return Answerer(embedder, MAX_IMAGES, Meter("m"), Journal(), Gate(None, "m"))
+    return Answerer(embedder, MAX_IMAGES, Meter("m"), Journal())
 
 
 def requests_of(images: NDArray, summary: Summary) -> list[Request]:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from metavae_serving.answering.metrics import BATCH, COUNTERS, HISTOGRAMS, REQUESTS, STAGE, Meter
-from metavae_serving.torchserve.archive import models_in
 from metavae_zoo.protocol.wire import REQUEST_ID_HEADER, encode_request
 
 
@@ -93,7 +92,7 @@ def scraped(server) -> defaultdict[str, float]:
 def settled(server) -> defaultdict[str, float]:
     """The same, once nothing more comes of what was asked before: workers tell once a second."""
     with httpx.Client(base_url=server.url, headers=server.headers()) as http:
-        model = models_in(server.store)[0]
+        model = server.store.models[0]
         last = requests("card", "ok")
         known = scraped(server)[last]
         assert http.get(f"/predictions/{model}/1.0/card").status_code == 200
@@ -154,7 +153,7 @@ def test_the_servers_endpoint_counts_requests_images_stages_and_rejections(
 def test_every_metric_is_declared_to_torchserve(server):
     import yaml
 
-    declared = yaml.safe_load((server.store / "metrics.yaml").read_text())["model_metrics"]
+    declared = yaml.safe_load((server.store.path / "metrics.yaml").read_text())["model_metrics"]
     names = {one["name"]: one["dimensions"] for one in declared["counter"]}
     meter = Meter("m")
     for name, labels in COUNTERS.items():

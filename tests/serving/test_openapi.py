@@ -17,7 +17,6 @@ from metavae_serving.answering.access_log import Journal
 from metavae_serving.answering.answerer import RESOURCES, Answerer, Question
 from metavae_serving.answering.metrics import Meter
 from metavae_serving.torchserve import launch
-from metavae_serving.torchserve.drain import Gate
 from metavae_zoo.bundles.card import ModelCard
 from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.protocol import tensors, wire
@@ -65,7 +64,7 @@ def document(bundle) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def answerer(bundle) -> Answerer:
     embedder = OnnxEmbedder(bundle, threads=1)
-    return Answerer(embedder, 10, Meter("m"), Journal(), Gate(None, "m"))
+    return Answerer(embedder, 10, Meter("m"), Journal())
 
 
 def test_schemathesis_finds_nothing(server, document, tmp_path):

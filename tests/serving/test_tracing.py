@@ -15,7 +15,6 @@ from metavae_serving.answering.access_log import Journal
 from metavae_serving.answering.answerer import Answerer, Question
 from metavae_serving.answering.metrics import Meter
 from metavae_serving.answering.tracing import open_tracer
-from metavae_serving.torchserve.drain import Gate
 from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.protocol.wire import encode_request
 
@@ -52,7 +51,7 @@ def collector(monkeypatch):
 def test_a_request_is_a_span_below_its_callers_and_holds_no_content(collector, bundle, until):
     embedder = OnnxEmbedder(bundle, threads=1)
     tracer = open_tracer(bundle.card.name)
-    answerer = Answerer(embedder, 100, Meter("m"), Journal(), Gate(None, "m"), tracer)
+    answerer = Answerer(embedder, 100, Meter("m"), Journal(), tracer)
     images = np.full((3, *bundle.card.image_shape), 77, np.uint8)
     body, headers = encode_request(context=images)
     lowered = {name.lower(): text for name, text in headers.items()}

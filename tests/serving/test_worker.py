@@ -1,4 +1,4 @@
-"""Claims about TorchServe's own part of a worker: made lighter, it reads the same."""
+"""Claims about the patch of TorchServe's worker: it reads the same, and its logs are quiet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import threading
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import grpc
 import httpx
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from metavae_client.transport.predictions import METHOD
 from metavae_serving.answering.access_log import Entry, Journal
-from metavae_serving.torchserve import worker
+from metavae_serving.torchserve import patch
 from metavae_serving.torchserve.management import list_workers
 from metavae_zoo.protocol.wire import encode_request
 
@@ -32,13 +32,13 @@ PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
 
 
 @pytest.fixture
-def lightened(monkeypatch):
-    """TorchServe's reader of messages, as it is after `lighten`."""
+def patched_protocol(monkeypatch):
+    """TorchServe's reader of messages, as it is after the patch."""
     from ts.protocol import otf_message_handler as protocol
 
     for replaced in ("_retrieve_buffer", "_retrieve_input_data", "logging"):
         monkeypatch.setattr(protocol, replaced, getattr(protocol, replaced))
-    worker.lighten(metrics=None)
+    patch.patch_torchserve(metrics=None)
     yield protocol
     gc.unfreeze()
 
@@ -69,7 +69,7 @@ def test_however_the_bytes_come_each_part_is_as_it_was_sent(sizes, pieces, seed)
     data = np.random.default_rng(seed).bytes(sum(sizes))
     if len(data) / min(pieces) > 10_000:
         pieces = [max(1, len(data) // 1000)]
-    retrieve = worker.Reader().take
+    retrieve = patch.Reader().read
     at = 0
     with sent_in_pieces(data, pieces) as ours:
         for size in sizes:
@@ -86,9 +86,9 @@ def test_a_message_is_read_by_torchserve_as_by_its_own_reader():
     inputs = field(b"body") + field(b"application/octet-stream") + field(body) + end
     message = b"I" + field(b"id-1") + headers + inputs + end
     found = []
-    with pytest.MonkeyPatch.context() as patch:
-        for reader in (protocol._retrieve_buffer, worker.Reader().take):
-            patch.setattr(protocol, "_retrieve_buffer", reader)
+    with pytest.MonkeyPatch.context() as patched:
+        for reader in (protocol._retrieve_buffer, patch.Reader().read):
+            patched.setattr(protocol, "_retrieve_buffer", reader)
             with sent_in_pieces(message * 2, [70_000, 3]) as ours:
                 found += [protocol.retrieve_msg(ours) for _ in range(2)]
     assert found[0] == found[1] == found[2] == found[3]
@@ -109,24 +109,25 @@ def test_a_list_is_passed_over_to_its_end_and_no_further(sizes, pieces):
     data = b"".join(field(bytes(size)) for size in sizes) + struct.pack("!i", -1) + b"next"
     if len(data) / min(pieces) > 10_000:
         pieces = [max(1, len(data) // 1000)]
-    reader = worker.Reader()
+    read = patch.Reader().read
+    inputs = patch.FewInputs(SimpleNamespace(_retrieve_buffer=read, _retrieve_input_data=None))
     with sent_in_pieces(data, pieces) as ours:
-        reader.skip(ours)
-        assert bytes(reader.take(ours, 4)) == b"next"
+        assert inputs._skip(ours) == bool(sizes)
+        assert read(ours, 4) == b"next"
 
 
 @pytest.mark.parametrize("inputs", [0, 1, 31, 32, 33, 5000])
-def test_of_many_inputs_the_first_are_read_and_one_stands_for_the_rest(lightened, inputs):
+def test_of_many_inputs_the_first_are_read_and_one_stands_for_the_rest(patched_protocol, inputs):
     end = struct.pack("!i", -1)
     names = [f"input-{number}".encode() for number in range(inputs)]
     each = [field(name) + field(b"text/plain") + field(b"value") for name in names]
     message = b"I" + field(b"id") + end + b"".join(each) + end + end
     with sent_in_pieces(message * 2, [70_000, 3]) as ours:
         for _ in range(2):
-            _, [request] = lightened.retrieve_msg(ours)
+            _, [request] = patched_protocol.retrieve_msg(ours)
             found = [one["name"] for one in request["parameters"]]
-            read = [name.decode() for name in names[: worker.MOST_INPUTS]]
-            assert found == read + [worker.TOO_MANY_INPUTS] * (inputs > worker.MOST_INPUTS)
+            read = [name.decode() for name in names[: patch.MOST_INPUTS]]
+            assert found == read + [patch.TOO_MANY_INPUTS] * (inputs > patch.MOST_INPUTS)
 
 
 def test_a_form_of_a_million_fields_is_refused_and_costs_its_worker_nothing(server, bundle):
@@ -148,12 +149,12 @@ def test_a_form_of_a_million_fields_is_refused_and_costs_its_worker_nothing(serv
 
 def test_a_front_end_that_goes_away_ends_the_worker():
     with sent_in_pieces(b"ab", [2]) as ours, pytest.raises(SystemExit) as end:
-        worker.Reader().take(ours, 3)
+        patch.Reader().read(ours, 3)
     assert end.value.code == 0
 
 
 def test_what_one_connection_left_is_not_read_from_the_next():
-    retrieve = worker.Reader().take
+    retrieve = patch.Reader().read
     with sent_in_pieces(b"abc", [3]) as first:
         assert retrieve(first, 1) == b"a"
     with sent_in_pieces(b"xyz", [3]) as second:
@@ -164,7 +165,7 @@ def test_another_torchserve_is_left_as_it_is(monkeypatch):
     other = ModuleType("other")
     other._retrieve_buffer = original = lambda conn: b""  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ts.protocol.otf_message_handler", other)
-    worker.lighten(metrics=None)
+    patch.patch_torchserve(metrics=None)
     assert other._retrieve_buffer is original
 
 
@@ -184,7 +185,7 @@ def test_the_server_logs_one_line_for_a_request_and_says_it_once(server, bundle,
     given = headers | server.headers() | {"X-Request-Id": "only-once"}
     path = f"{server.url}/predictions/{bundle.card.name}"
     assert httpx.post(path, content=body, headers=given).status_code == 200
-    folder = server.store / ".run"
+    folder = server.store.run_folder
     model_log = folder / "logs" / "model_log.log"
     until(lambda: "request=only-once" in model_log.read_text())
     line = r"request=only-once time=\S+ operation=summarize outcome=ok status=200 queries=0"
@@ -205,8 +206,8 @@ def test_the_server_logs_one_line_for_a_request_and_says_it_once(server, bundle,
 def test_what_is_never_rotated_does_not_grow_with_requests(server, bundle, rng, until):
     images = rng.integers(0, 256, (2, *bundle.card.image_shape), np.uint8)
     body, headers = encode_request(context=images)
-    printed = server.store / ".run" / "torchserve.log"
-    access_log = server.store / ".run" / "logs" / "access_log.log"
+    printed = server.store.run_folder / "torchserve.log"
+    access_log = server.store.log_folder / "access_log.log"
     paths = [f"/predictions/{bundle.card.name}", f"/v2/models/{bundle.card.name}/infer", "/v2", "/"]
 
     def ask(tag: str) -> None:
@@ -233,7 +234,7 @@ def test_what_is_never_rotated_does_not_grow_with_requests(server, bundle, rng, 
 
 
 def test_torchserves_log_still_says_what_it_does(server):
-    text = (server.store / ".run" / "logs" / "ts_log.log").read_text()
+    text = (server.store.log_folder / "ts_log.log").read_text()
     assert "Initialize Inference server" in text
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metavae_serving.torchserve.store import Store
 from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.embedding.embedder import Embeddings, OnnxEmbedder
 from metavae_zoo.protocol.wire import encode_request
@@ -44,20 +45,20 @@ class Job:
         """The first so many images."""
         return self._images[:queries]
 
-    def message(self, store: Path, case: Case) -> Message:
+    def message(self, store: Store, case: Case) -> Message:
         """A case's request to metavae, which serves from `store`."""
         return Message.post(*self._request(store, case))
 
-    def floor_message(self, store: Path, case: Case) -> Message:
+    def floor_message(self, store: Store, case: Case) -> Message:
         """The same to a handler that does nothing, in the same server."""
         return floor_message(store, *self._request(store, case))
 
-    def _request(self, store: Path, case: Case) -> tuple[str, bytes, dict[str, str]]:
+    def _request(self, store: Store, case: Case) -> tuple[str, bytes, dict[str, str]]:
         body, headers = encode_request(queries=self.images(case.queries), summary=self.summary)
         url, token = authorization(store, self.bundle.card.name)
         return url, body, headers | token
 
-    def messages(self, store: Path) -> list[Message]:
+    def messages(self, store: Store) -> list[Message]:
         """The smallest and the largest request, which warm it up."""
         return [self.message(store, case) for case in (SMALLEST, LARGEST)]
 
@@ -77,7 +78,7 @@ class Comparison:
     """
 
     job: Job
-    stores: Mapping[str, Path]
+    stores: Mapping[str, Store]
     port: int
     rounds: int
     seconds: float

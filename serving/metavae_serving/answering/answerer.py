@@ -15,11 +15,10 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Protocol
 
 from metavae_serving.answering.access_log import Entry, Journal
 from metavae_serving.answering.batch import Outputs, embed_batch
@@ -34,7 +33,7 @@ from metavae_serving.answering.metrics import IMAGES, REJECTIONS, REQUESTS, STAG
 from metavae_serving.answering.tracing import Tracer
 from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.errors import BadSummary, MetavaeError
-from metavae_zoo.protocol.errors import BadRequest, Draining, Failed, Overloaded, Refused
+from metavae_zoo.protocol.errors import BadRequest, Failed, Overloaded, Refused
 from metavae_zoo.protocol.tensors import shown
 from metavae_zoo.protocol.wire import (
     JSON_TYPE,
@@ -79,14 +78,6 @@ class Answer:
     body: bytes
 
 
-class Admission(Protocol):
-    """Decides how many requests are answered, as a server that is stopping does."""
-
-    def admitting(self, requests: int) -> AbstractContextManager[int]:
-        """How many of the next `requests`, the first ones, are to be answered in the block."""
-        ...
-
-
 class Answerer:
     """A model that answers; `max_images` are taken in one request."""
 
@@ -96,31 +87,27 @@ class Answerer:
         max_images: int,
         meter: Meter,
         journal: Journal,
-        gate: Admission,
         tracer: Tracer | None = None,
     ) -> None:
         self._embedder = embedder
         self._max_images = max_images
         self._meter = meter
         self._journal = journal
-        self._gate = gate
         self._tracer = tracer
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer a batch, in its order; never raises."""
-        with self._gate.admitting(len(questions)) as admitted, _uncollected():
-            return self._answer(questions, admitted)
+        with _uncollected():
+            return self._answer(questions)
 
-    def _answer(self, questions: Sequence[Question], admitted: int) -> list[Answer]:
+    def _answer(self, questions: Sequence[Question]) -> list[Answer]:
         began = time.perf_counter()
         exchanges = [_Exchange(question) for question in questions]
-        for exchange in exchanges[:admitted]:
+        for exchange in exchanges:
             if (seconds := time.perf_counter() - began) > _READ_SECONDS:
                 exchange.fail(Overloaded(seconds))
             else:
                 self._decode(exchange)
-        for exchange in exchanges[admitted:]:
-            exchange.fail(Draining())
         waiting = [(one, one.request) for one in exchanges if one.request is not None]
         outcomes = self._embed([request for _, request in waiting])
         for (exchange, request), outcome in zip(waiting, outcomes, strict=True):
@@ -306,11 +293,9 @@ class _Exchange:
 
     @property
     def outcome(self) -> str:
-        """Ok, refused (the client's fault), failed (ours), or away (the server is stopping)."""
+        """Ok, refused (the client's fault), or failed (ours)."""
         if self.answer.status < HTTPStatus.BAD_REQUEST:
             return "ok"
-        if isinstance(self.error, Draining):
-            return "away"
         return "failed" if self.answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused"
 
     def take(self, request: EmbedRequest) -> None:

@@ -1,4 +1,4 @@
-"""Bundles of the zoo -> a model store that TorchServe serves."""
+"""Pack bundles of the zoo into a model store that TorchServe serves."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from metavae_serving.answering.metrics import metrics_configuration
 from metavae_serving.errors import BadStore, NotMeasured
 from metavae_serving.settings import ModelSettings, Settings
 from metavae_serving.torchserve.configuration import (
     CONFIGURATION,
     LOGGING,
     METRICS,
-    logging_configuration,
+    MODEL_CONFIGURATION,
+    configuration_files,
     model_configuration,
-    packed_models,
-    properties,
-    read_settings,
 )
 from metavae_serving.torchserve.process import refuse_if_running, starting
 from metavae_serving.torchserve.requirements import check_installed
-from metavae_serving.torchserve.store import ARCHIVE, MODEL_CONFIGURATION, SUMS, sums
+from metavae_serving.torchserve.store import ARCHIVE, SUMS, Store, packed_models, sums
 from metavae_zoo.bundles.bundle import Bundle, open_bundle
 from metavae_zoo.bundles.index import find_bundle
 from metavae_zoo.embedding.embedder import OnnxEmbedder
@@ -37,14 +34,13 @@ from metavae_zoo.files import replacing_folder
 from metavae_zoo.places import log_folder, run_folder
 
 _ARCHIVE_VERSION = "1.0"
-_CONFIGURING = ".configuring"  # where a store's configuration is written before it takes its place
 
-# All that an archive holds of our code, so that a store follows the metavae that is installed.
+# An archive imports the installed metavae, so that a store follows its version.
 _ENTRY_POINT = "from metavae_serving.torchserve.handler import handle\n\n__all__ = ['handle']\n"
 
 
 def bundle_of(name: str) -> Bundle:
-    """The bundle that `name` means: a path to one where it holds a slash, else one of the zoo.
+    """The bundle of a name of the zoo, or of a path, which holds a slash.
 
     Raises UnknownName or BadBundle.
     """
@@ -52,8 +48,8 @@ def bundle_of(name: str) -> Bundle:
 
 
 def best_device(bundle: Bundle) -> Device:
-    """The device that `bundle` really runs on here: CUDA if ONNX Runtime can, else the CPU."""
-    if shutil.which("nvidia-smi") is None:  # which TorchServe too asks for GPUs
+    """The device for `bundle` here: CUDA if ONNX Runtime really runs on it, else the CPU."""
+    if shutil.which("nvidia-smi") is None:  # which TorchServe asks for GPUs too
         return "cpu"
     try:
         OnnxEmbedder(bundle, device="cuda")
@@ -62,17 +58,17 @@ def best_device(bundle: Bundle) -> Device:
     return "cuda"
 
 
-def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
-    """Write a model store of `bundles`, whole or not at all: an earlier one stays until then.
+def pack(bundles: Sequence[Bundle], path: Path, settings: Settings) -> Store:
+    """Write a model store of `bundles` at `path`, whole or not at all; return it.
 
-    Every model is run once on its device and compared with its golden outputs first.
-    The logs of servers that ran over an earlier one are kept. Raises BadStore where the store
-    cannot be written or `store` is something else, ServerFailed while a server runs over it or is
-    being started, BadBundle and DeviceUnavailable where a model would not serve,
-    NotMeasured where nobody knows what its precision costs, NotInstalled.
+    Every model is run once on its device and compared with its golden outputs first. The logs of
+    an earlier store at `path` are kept. Raises BadStore if the store cannot be written or `path` is
+    something else, ServerFailed while a server runs or starts over it, BadBundle and
+    DeviceUnavailable if a model would not serve, NotMeasured if the cost of its precision is not
+    known, NotInstalled.
     """
-    store = store.resolve()
-    _check_name(store)
+    path = path.resolve()
+    _check_name(path)
     check_installed()
     names = [bundle.card.name for bundle in bundles]
     if len(set(names)) < len(names):
@@ -80,83 +76,39 @@ def pack(bundles: Sequence[Bundle], store: Path, settings: Settings) -> None:
             f"two of the models are named alike ({', '.join(sorted(names))})",
             hint="Give each model once",
         )
-    _check_replaceable(store)
-    refuse_if_running(store)
+    _check_replaceable(path)
+    refuse_if_running(path)
     settings = replace(settings, models={name: settings.of(name) for name in names})
     for bundle in bundles:
         of_model = settings.of(bundle.card.name)
         _check_settings(bundle, of_model)
         OnnxEmbedder(bundle, device=of_model.device, tf32=of_model.precision == "tf32")
     try:
-        with ExitStack() as held, replacing_folder(store) as scratch:
+        with ExitStack() as held, replacing_folder(path) as scratch:
             for bundle in bundles:
                 _archive(bundle, scratch, settings.of(bundle.card.name))
-            for name, text in {SUMS: sums(scratch), **_texts(store, settings)}.items():
+            for name, text in {SUMS: sums(scratch), **configuration_files(path, settings)}.items():
                 (scratch / name).write_text(text)
-            if store.exists():
-                held.enter_context(starting(store))  # until it is replaced
-                _keep_logs(store, scratch)
+            if path.exists():
+                held.enter_context(starting(path))  # until it is replaced
+                _keep_logs(path, scratch)
     except OSError as error:
         raise BadStore(
-            f"the model store {store} cannot be written ({error.strerror or error})",
+            f"the model store {path} cannot be written ({error.strerror or error})",
             hint="Free some space or choose another folder with --store; an earlier store there"
             " is unchanged",
         ) from error
+    return Store(path, settings)
 
 
 def _keep_logs(store: Path, scratch: Path) -> None:
-    """Give the store that is made in `scratch` the logs of the one that it replaces."""
+    """Give the store that is made in `scratch` the logs of the store that it replaces."""
     if log_folder(store).is_dir():
         run_folder(scratch).mkdir(mode=0o700)
-        # As other names of the same files: no copy, and the old store stays whole.
+        # Hard links: nothing is copied, and the old store stays whole.
         shutil.copytree(
             log_folder(store), log_folder(scratch), symlinks=True, copy_function=os.link
         )
-
-
-def configure(store: Path, settings: Settings) -> None:
-    """Let `store`, which the caller is `starting`, be served by these settings.
-
-    And by this version's configuration. Raises BadStore if it cannot be written.
-    """
-    scratch = store / _CONFIGURING
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)  # of a command that was killed
-        scratch.mkdir()
-        for name, text in _texts(store, settings).items():
-            (scratch / name).write_text(text)
-            os.replace(scratch / name, store / name)
-        scratch.rmdir()
-    except OSError as error:
-        raise BadStore(
-            f"{store / CONFIGURATION} cannot be written ({error.strerror or error})",
-            hint="Pack the model into a store of your own with --store",
-        ) from error
-
-
-def is_configured(store: Path, settings: Settings) -> bool:
-    """Whether `configure` would change nothing."""
-    try:
-        return all(
-            (store / name).read_text() == text for name, text in _texts(store, settings).items()
-        )
-    except OSError:  # one is missing
-        return False
-
-
-def _texts(store: Path, settings: Settings) -> dict[str, str]:
-    """Every file of a store beside its archives; the settings are read from the last."""
-    return {
-        METRICS: metrics_configuration(),
-        LOGGING: logging_configuration(),
-        CONFIGURATION: properties(store, settings),
-    }
-
-
-def models_in(store: Path) -> list[str]:
-    """Names of the models that `store` serves; raises BadStore where it is no store of ours."""
-    read_settings(store)
-    return sorted(archive.stem for archive in store.glob(f"*{ARCHIVE}"))
 
 
 def _check_replaceable(store: Path) -> None:
@@ -177,9 +129,14 @@ def _check_replaceable(store: Path) -> None:
             " it holds",
             hint="Choose another folder with --store",
         )
-    ours = {CONFIGURATION, METRICS, LOGGING, SUMS, _CONFIGURING, run_folder(store).name}
-    ours |= {f"{name}{ARCHIVE}" for name in packed or ()}
-    others = [path.name for path in found if path.name not in ours]
+    written = {CONFIGURATION, METRICS, LOGGING}
+    ours = {*written, SUMS, run_folder(store).name, *(f"{name}{ARCHIVE}" for name in packed or ())}
+    half_written = tuple(f".{name}-" for name in written)  # by a command that was killed
+    others = [
+        path.name
+        for path in found
+        if path.name not in ours and not path.name.startswith(half_written)
+    ]
     if others:
         raise BadStore(
             f"{store} also holds {', '.join(sorted(others)[:5])}, which packing would delete",
@@ -188,13 +145,13 @@ def _check_replaceable(store: Path) -> None:
 
 
 def _check_name(store: Path) -> None:
-    """Refuse a path that TorchServe's configuration cannot hold: it would not find its files."""
+    """Refuse a path that TorchServe's configuration cannot hold: TorchServe would not find it."""
     hint = "Choose another folder with --store"
     if not str(store).isprintable():
         raise BadStore(
             f"the path {str(store)!a} holds characters that cannot be printed", hint=hint
         )
-    # Java reads no address of a file with a character that is two of its own.
+    # Java cannot open files with a character that takes two UTF-16 units.
     beyond = [one for one in str(store) if ord(one) > 0xFFFF]
     if beyond or "${" in str(store):  # and its logging puts variables in
         held = beyond[0] if beyond else "${"
@@ -204,7 +161,7 @@ def _check_name(store: Path) -> None:
 
 
 def _check_settings(bundle: Bundle, settings: ModelSettings) -> None:
-    """Refuse int8 where it costs nobody knows what, and where the device does not have it."""
+    """Refuse int8 if its cost was not measured, or if the device does not have it."""
     name, results = bundle.card.name, bundle.card.results
     if bundle.card.precision == "int8":
         raise BadBundle(
@@ -229,8 +186,8 @@ def _check_settings(bundle: Bundle, settings: ModelSettings) -> None:
 
 def _archive(bundle: Bundle, folder: Path, settings: ModelSettings) -> None:
     """Write the archive of one bundle into `folder`; raises OSError where the disk is full."""
-    # The archiver gathers files in a temporary folder under the model's name: one of its own
-    # keeps two runs apart, and beside the archive it needs no space on another disk.
+    # The archiver collects files in a temporary folder of the model's name. A folder for each
+    # archive, on the disk of the store, keeps two runs apart.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
         if settings.precision == "int8":
             from metavae_zoo.embedding.int8 import quantize  # which needs onnx

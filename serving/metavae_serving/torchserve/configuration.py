@@ -1,7 +1,6 @@
-"""What TorchServe is told: its configuration, with our settings behind it.
+"""TorchServe's configuration, made from our settings.
 
-Property names and their meaning are those of TorchServe 0.12; it ignores a name that it does not
-know without a word.
+Property names are those of TorchServe 0.12, which silently ignores names that it does not know.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from metavae_serving.errors import BadStore
+from metavae_serving.answering.metrics import metrics_configuration
 from metavae_serving.settings import LOOPBACK, ModelSettings, Settings
 from metavae_zoo.machine import usable_memory
-from metavae_zoo.parsing import parse_json
 from metavae_zoo.protocol.wire import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 
 CONFIGURATION = "config.properties"
 METRICS = "metrics.yaml"
 LOGGING = "log4j2.xml"
+MODEL_CONFIGURATION = "model-config.yaml"  # of an archive: TorchServe's name for it
 
-_WRITTEN_BY = "# Written by metavae-serve, which reads the settings in this line again: "
+WRITTEN_BY = "# Written by metavae-serve, which reads the settings in this line again: "
 _MARGIN = 1_000_000  # of a request or reply: its headers, and JSON around the tensors
-_QUEUED = 100  # requests of a model that may wait, where there is memory for the largest ones
+_QUEUED = 100  # requests of a model that may wait, if there is memory for the largest ones
 _FEWEST_QUEUED = 8
-_SHARE = 0.25  # of the memory: for requests that wait, and as much for what comes and goes
+_SHARE = 0.25  # of the memory: for requests that wait, and as much again for bodies on their way
 _RESPONSE_SECONDS = 120  # a worker that takes longer is killed
 _MAX_PORT = 65_535
 
@@ -50,8 +49,7 @@ def properties(store: Path, settings: Settings) -> str:
         "disable_token_authorization": "false",
         "token_expiration_min": settings.token_minutes,
         "enable_model_api": "false",
-        # Even with the model API off, TorchServe fetches workflows from any URL that this matches,
-        # before it looks at them.
+        # Even with the model API off, TorchServe fetches workflows from any URL that matches.
         "allowed_urls": "none",
         "ts_open_inference_protocol": "true",
         "decode_input_request": "false",
@@ -59,22 +57,22 @@ def properties(store: Path, settings: Settings) -> str:
         "max_response_size": MAX_REPLY_BYTES + _MARGIN,
         "job_queue_size": queued(settings),
         "default_response_timeout": _RESPONSE_SECONDS,
-        "number_of_gpu": 64 if settings.on_gpu else 0,  # at most, of those there are
+        "number_of_gpu": 64 if settings.on_gpu else 0,  # at most
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
         "metrics_config": _escaped(str(store.resolve() / METRICS)),
         "vmargs": " ".join(_java_options(store)),
     }
     ours = _settings.dump_json(settings).decode()
-    lines = [f"{_WRITTEN_BY}{ours}", *(f"{name}={value}" for name, value in values.items())]
+    lines = [f"{WRITTEN_BY}{ours}", *(f"{name}={value}" for name, value in values.items())]
     return "\n".join(lines) + "\n"
 
 
 def queued(settings: Settings) -> int:
     """Requests of each model that may wait for a worker, on this machine.
 
-    So many that full queues of the largest fill half of the front-end's heap, but a few at least,
-    whatever the memory: a request that finds none on its way to a worker is lost, and TorchServe
+    Full queues of the largest requests fill half of the front-end's heap. A few may wait whatever
+    the memory is: a request that finds no memory on its way to a worker is lost, and TorchServe
     waits for the worker's answer in vain.
     """
     most = usable_memory() * _SHARE / 2 / MAX_REQUEST_BYTES / max(1, len(settings.models))
@@ -88,57 +86,22 @@ def _java_options(store: Path) -> list[str]:
         f"-XX:MaxDirectMemorySize={megabytes}m",
         # Its pool keeps the memory of requests that were cut off for want of memory.
         "-Dio.netty.allocator.type=unpooled",
-        # An address, not a path: TorchServe parts the arguments of Java at every space.
+        # A URI, not a path: TorchServe splits the arguments of Java at every space.
         f"-Dlog4j.configurationFile={(store.resolve() / LOGGING).as_uri()}",
     ]
 
 
-def read_settings(store: Path) -> Settings:
-    """The settings that `store` was packed with; raises BadStore where it is no store of ours."""
-    hint = f"Make one: `metavae-serve pack NAME --store {store}`"
-    if not (store / CONFIGURATION).is_file():
-        raise BadStore(f"{store} is no model store: it has no {CONFIGURATION}", hint=hint)
-    try:
-        return _settings.validate_json(_packed(store))
-    except (OSError, ValueError) as error:
-        if packed_models(store) is None:  # which packing would refuse to replace
-            hint = f"Move it away. {hint}"
-        raise BadStore(
-            f"{store} is no model store of metavae-serve ({CONFIGURATION}: {_reason(error)})",
-            hint=hint,
-        ) from error
-
-
-def packed_models(store: Path) -> list[str] | None:
-    """Names of the models that a metavae-serve of any version packed; None in no store of ours."""
-    try:
-        return list(parse_json(_packed(store))["models"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _packed(store: Path) -> str:
-    """What packing wrote of the settings, as JSON; raises OSError or ValueError."""
-    first, _, _ = (store / CONFIGURATION).read_text().partition("\n")
-    if not first.startswith(_WRITTEN_BY):
-        raise ValueError("it is empty, or another program or version wrote it")
-    return first.removeprefix(_WRITTEN_BY)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
-    return " ".join(str(error or type(error).__name__).split())
-
-
-def logging_configuration() -> str:
-    """The text of a store's `log4j2.xml`."""
-    return files("metavae_serving").joinpath(LOGGING).read_text()
+def configuration_files(store: Path, settings: Settings) -> dict[str, str]:
+    """Name and text of every file of a store but its archives and their sums."""
+    return {
+        METRICS: metrics_configuration(),
+        LOGGING: files("metavae_serving").joinpath(LOGGING).read_text(),
+        CONFIGURATION: properties(store, settings),
+    }
 
 
 def model_configuration(settings: ModelSettings) -> str:
-    """The text of the `model-config.yaml` inside an archive; `handler.load` reads `metavae`."""
+    """The text of an archive's `model-config.yaml`; `handler.load` reads its part `metavae`."""
     import yaml
 
     return yaml.safe_dump(

@@ -1,4 +1,4 @@
-"""TorchServe's side of the server: it calls `handle` to load a model, and with every batch."""
+"""TorchServe's handler: it is called to load a model, and with every batch of requests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from metavae_serving.answering.answerer import Answerer, Question
 from metavae_serving.answering.metrics import Meter
 from metavae_serving.answering.tracing import open_tracer
 from metavae_serving.settings import ModelSettings
-from metavae_serving.torchserve.drain import RUN_FOLDER_VARIABLE, Gate
-from metavae_serving.torchserve.worker import TOO_MANY_INPUTS, lighten
+from metavae_serving.torchserve.patch import TOO_MANY_INPUTS, patch_torchserve
+from metavae_serving.torchserve.workers import Busy, find_run_folder
 from metavae_zoo.bundles.bundle import open_bundle
 from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.embedding.graph import BUCKETS
@@ -25,15 +25,16 @@ from metavae_zoo.machine import usable_cores
 logger = logging.getLogger(__name__)
 
 METER_SECONDS = 1.0
-JOURNAL_SECONDS = 0.25  # less than a stop that drains waits: it loses no line
+JOURNAL_SECONDS = 0.25  # shorter than a stop waits, so that no line is lost
 
-_WARM_UP = (1, 256)  # images per request that the first requests are likely to hold
+_WARM_UP = (1, 256)  # images of typical requests
 
 _answerer: Answerer | None = None
+_busy = Busy(None)
 
 
 class Context(Protocol):
-    """What is used of TorchServe's `ts.context.Context`."""
+    """The part of TorchServe's `ts.context.Context` that is used here."""
 
     model_name: str
     system_properties: dict[str, Any]
@@ -62,16 +63,17 @@ def handle(data: list[dict[str, Any]] | None, context: Context) -> list[bytes] |
 
     Loading raises BadBundle or DeviceUnavailable, which stops the worker; answering never raises.
     """
-    global _answerer
+    global _answerer, _busy
     if data is None:
-        _answerer = load(context)
+        _answerer, _busy = load(context), Busy(find_run_folder())
         return None
     assert _answerer is not None, "TorchServe loads before it asks"  # noqa: S101
     questions = [
         _question(item, context.get_all_request_header(index), context.get_request_id(index))
         for index, item in enumerate(data)
     ]
-    answers = _answerer.answer(questions)
+    with _busy:
+        answers = _answerer.answer(questions)
     for index, (question, answer) in enumerate(zip(questions, answers, strict=True)):
         context.set_response_status(answer.status, answer.status.phrase, index)
         for name, value in answer.headers.items():
@@ -82,11 +84,11 @@ def handle(data: list[dict[str, Any]] | None, context: Context) -> list[bytes] |
 
 
 def _question(item: dict[str, Any], headers: dict[str, Any], its_id: str | None) -> Question:
-    # A form is none: TorchServe makes an input of each of its fields.
+    # Of a form TorchServe makes an input for each field; there is no body.
     body = b"" if TOO_MANY_INPUTS in item else item.get("body", b"")
     # TorchServe keeps the client's case, and mixes the parts of a form (dicts) among them.
     fields = {key.lower(): text for key, text in headers.items() if isinstance(text, str)}
-    over_grpc = not fields  # which has no headers: they come as inputs beside the body
+    over_grpc = not fields  # gRPC has no headers: they come as inputs beside the body
     if over_grpc:
         fields = {
             key.lower(): value.decode("latin-1")
@@ -100,8 +102,8 @@ def _question(item: dict[str, Any], headers: dict[str, Any], its_id: str | None)
 def load(context: Context) -> Answerer:
     """Open the archive's bundle on the device that it was packed for, checked and warm.
 
-    Raises BadBundle for a bundle that has changed and DeviceUnavailable where the device is not
-    there: the worker must not serve then.
+    Raises BadBundle for a bundle that has changed, and DeviceUnavailable if there is no such
+    device: the worker must not serve then.
     """
     # An archive of an earlier version has fewer settings.
     settings = ModelSettings(**context.model_yaml_config["metavae"])
@@ -125,11 +127,9 @@ def load(context: Context) -> Answerer:
     meter, journal = Meter(context.model_name), Journal()
     report_forever(meter.drain, METER_SECONDS)
     report_forever(journal.drain, JOURNAL_SECONDS)
-    folder = os.environ.get(RUN_FOLDER_VARIABLE)
-    gate = Gate(Path(folder) if folder else None, context.model_name)
     tracer = open_tracer(embedder.card.name)
-    lighten(context.metrics)
-    return Answerer(embedder, settings.max_images, meter, journal, gate, tracer)
+    patch_torchserve(context.metrics)
+    return Answerer(embedder, settings.max_images, meter, journal, tracer)
 
 
 def _choose_gpu(gpu: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What TorchServe's management API says of a server's models."""
+"""TorchServe's management API: the workers and queues of a server's models."""
 
 from __future__ import annotations
 
@@ -6,24 +6,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from metavae_serving.torchserve.archive import models_in
-from metavae_serving.torchserve.configuration import read_settings
-from metavae_zoo.places import token_file
+from metavae_serving.torchserve.store import Store
 
-# What asking a server that is not up, or has just gone, or reading its tokens can end in.
-UNANSWERED = (
-    httpx.HTTPError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RecursionError,
-)
+# Errors of asking a server that is not up or has just gone, or of reading its tokens.
+UNANSWERED = (httpx.HTTPError, OSError, ValueError, LookupError, TypeError)
 
 _SECONDS = 10.0
 
@@ -49,10 +39,8 @@ class Management:
     A token that has expired is renewed.
     """
 
-    def __init__(self, store: Path, inference_url: str, http: httpx.Client) -> None:
+    def __init__(self, store: Store, http: httpx.Client) -> None:
         self._store = store
-        self._inference_url = inference_url
-        self._models = models_in(store)
         self._http = http
 
     def workers(self) -> list[Worker]:
@@ -63,43 +51,42 @@ class Management:
             for worker in version["workers"]
         ]
 
-    def waiting(self) -> dict[str, int]:
-        """Requests that no worker has taken yet, by model."""
-        waiting = dict.fromkeys(self._models, 0)
-        for model, version in self._versions():
-            waiting[model] += int(version["jobQueueStatus"]["pendingRequests"])
-        return waiting
+    def waiting(self) -> int:
+        """Requests that no worker has taken yet."""
+        return sum(
+            int(version["jobQueueStatus"]["pendingRequests"]) for _, version in self._versions()
+        )
 
     def check_inference(self) -> None:
-        """Ask the inference API whether it is healthy, by the token that its clients have."""
-        self._get(f"{self._inference_url}/ping", "inference")
+        """Ask the inference API whether it is healthy, with the token of its clients."""
+        self._get(f"{self._store.settings.url}/ping", "inference")
 
     def _versions(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for model in self._models:
+        for model in self._store.models:
             for version in self._get(f"/models/{model}").json():
                 yield model, version
 
     def _get(self, url: str, kind: str = "management") -> httpx.Response:
         answer = self._ask(url, kind)
-        if answer.status_code == httpx.codes.BAD_REQUEST:  # its word for a token that has expired
+        if answer.status_code == httpx.codes.BAD_REQUEST:  # the token has expired
             self._ask(f"/token?type={kind}", "API").raise_for_status()
             answer = self._ask(url, kind)
         return answer.raise_for_status()
 
     def _ask(self, url: str, kind: str) -> httpx.Response:
-        key = json.loads(token_file(self._store).read_text())[kind]["key"]
+        key = json.loads(self._store.token_file.read_text())[kind]["key"]
         return self._http.get(url, headers={"Authorization": f"Bearer {key}"})
 
 
 @contextmanager
-def management(store: Path) -> Iterator[Management]:
-    """The management API of the server over `store`; raises BadStore where it is no store."""
-    settings = read_settings(store)
-    with httpx.Client(base_url=settings.management_url, trust_env=False, timeout=_SECONDS) as http:
-        yield Management(store, settings.url, http)
+def management(store: Store) -> Iterator[Management]:
+    """The management API of the server over `store`."""
+    url = store.settings.management_url
+    with httpx.Client(base_url=url, trust_env=False, timeout=_SECONDS) as http:
+        yield Management(store, http)
 
 
-def list_workers(store: Path) -> list[Worker]:
+def list_workers(store: Store) -> list[Worker]:
     """Workers of the server over `store`; raises one of UNANSWERED."""
     with management(store) as api:
         return api.workers()

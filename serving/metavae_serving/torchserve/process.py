@@ -1,159 +1,159 @@
-"""The server's processes: TorchServe's Java and the Python workers that it starts.
+"""The processes of a server, and the file that says which they are.
 
-A server is one process group, which holds nothing else, so that stopping it leaves nothing
-behind. It is known by what it is at work on, its folder and its command line: TorchServe's own pid
-file lies in a temporary folder, which may be cleaned, or be another one for who asks.
+A server that `metavae-serve start` started is one process group, which holds nothing else.
+`STORE/.run/run.json` names its first process. The workers of a plain `torchserve --start` write
+that file too, with no group: metavae-serve finds that server, and leaves stopping it to TorchServe.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
+import json
 import os
 import signal
 import stat
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metavae_serving.errors import ServerFailed
-from metavae_serving.torchserve.drain import RUN_FOLDER_VARIABLE
-from metavae_zoo.files import locked_folder
+from metavae_zoo.files import locked_folder, write_whole
 from metavae_zoo.places import run_folder, token_file
 
 if TYPE_CHECKING:
     import psutil
 
-# What ends a command in good order: Ctrl-C, an order to end, and a terminal that is gone.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-_JAVA_CLASS = "org.pytorch.serve.ModelServer"
-_STORE_OPTION = "-s"  # of that class
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
-_FORGET_SECONDS = 5.0
-_MAX_SOCKET_FOLDER = 80  # a unix socket's path has some 104 bytes, its name takes 14 and more
+_CLOCK_SECONDS = 2.0  # by which two readings of a start time may differ
 
 
-def temporary_folder(store: Path) -> Path:
-    """Where the server over `store` keeps its workers' sockets, and TorchServe its pid file.
+@dataclass(frozen=True)
+class Server:
+    """A server: its first process, when that began, its process group, the folder of its logs.
 
-    In the store's run folder; in the system's temporary folder, under a name made from the
-    store's, where that path would be too long for a socket.
+    `since_boot` tells the process from a later one of its number: unlike `create_time` it does not
+    change when the clock is set. `pgid` is None for a server that a plain `torchserve --start`
+    started. `stopping` is the process that stops the server.
     """
-    inside = run_folder(store.resolve()) / "tmp"
-    if len(os.fsencode(inside)) <= _MAX_SOCKET_FOLDER:
-        return inside
-    name = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"metavae-{os.getuid()}-{name}"
 
+    pid: int
+    create_time: float
+    since_boot: float
+    pgid: int | None
+    logs: str
+    stopping: int | None = None
 
-def make_private(folder: Path) -> None:
-    """Make a folder, or one that is there, the user's alone; raises OSError where it is not theirs.
+    @property
+    def runs(self) -> bool:
+        """Whether a process of the server lives."""
+        import psutil
 
-    In the system's temporary folder anybody may have made it before.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise PermissionError(errno.EPERM, f"{folder} is a link, or another user's")
-    folder.chmod(0o700)
-
-
-def running(store: Path) -> psutil.Process | None:
-    """The Java process of the server over `store`, the store's owner's or ours; None if none runs.
-
-    One that metavae-serve has started comes before one that a plain `torchserve` has.
-    """
-    import psutil
-
-    store = store.resolve()
-    owners = {os.getuid()} | ({store.stat().st_uid} if store.exists() else set())
-    found = None
-    for process in psutil.process_iter():
         try:
-            if process.uids().real not in owners:
-                continue
-            command = process.cmdline()
-            if _JAVA_CLASS not in command or not runs(process):
-                continue
-            ours = _is_ours(process)
-            if _is_over(process.pid, command, store, ours=ours):
-                if ours:
-                    return process
-                found = found or process
-        except psutil.Error:  # it has just ended
-            continue
-    return found
+            first = psutil.Process(self.pid)
+            if abs(_since_boot(first) - self.since_boot) > _CLOCK_SECONDS:
+                return False  # a later process has the number
+            if first.status() != psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            pass
+        return self.pgid is not None and bool(members(self.pgid))
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a command is stopping the server right now."""
+        import psutil
+
+        return self.stopping is not None and psutil.pid_exists(self.stopping)
 
 
-def runs(process: psutil.Process) -> bool:
-    """Whether a process, itself and no later one of its number, has not ended."""
+def run_file(store: Path) -> Path:
+    """The file that says which processes a server over `store` has."""
+    return run_folder(store) / "run.json"
+
+
+def running(store: Path) -> Server | None:
+    """The server over `store`; None if none runs."""
+    server = noted(store)
+    return server if server and server.runs else None
+
+
+def noted(store: Path) -> Server | None:
+    """The server that the run file names, which may have ended; None if there is no such file."""
+    try:
+        return Server(**json.loads(run_file(store).read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def note(store: Path, pid: int, *, pgid: int | None, logs: Path) -> Server:
+    """Write the run file of a server that has just started."""
     import psutil
 
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    first = psutil.Process(pid)
+    server = Server(pid, first.create_time(), _since_boot(first), pgid, str(logs))
+    _write(store, server)
+    return server
 
 
-def _is_over(pid: int, command: Sequence[str], store: Path, *, ours: bool) -> bool:
-    """Whether a server is at work on `store`, and not on one of this name elsewhere."""
-    # One that we start has the run folder for its own, wherever the store has been moved to: what
-    # has the store's earlier name by now is not its. Once that folder is deleted, the name is all.
-    if _same(f"/proc/{pid}/cwd", run_folder(store)):
-        return True
-    if ours and _has_folder(pid):
-        return False
-    named = (*command, "")[command.index(_STORE_OPTION) + 1] if _STORE_OPTION in command else ""
-    if not named:
-        return False
-    # As it sees it: in a container, another folder has this name.
-    there = f"/proc/{pid}/root{named}" if os.path.isabs(named) else f"/proc/{pid}/cwd/{named}"
-    same_name = os.path.realpath(named) == str(store)
-    try:
-        os.stat(there)
-    except FileNotFoundError:  # its store is gone, or the system does not tell
-        return same_name and (not store.exists() or not os.path.exists("/proc/self"))
-    except OSError:  # it is another user's
-        return same_name
-    return _same(there, store)
+def note_stopping(store: Path, server: Server) -> None:
+    """Let the run file say that this process stops the server."""
+    if _is_noted(store, server):
+        _write(store, replace(server, stopping=os.getpid()))
 
 
-def _has_folder(pid: int) -> bool:
-    """Whether the folder that a process is at work in is still somewhere."""
-    try:
-        return not os.readlink(f"/proc/{pid}/cwd").endswith(" (deleted)")
-    except OSError:  # the system does not tell
-        return False
+def forget(store: Path, server: Server) -> None:
+    """Remove the run file and the tokens of a server that has ended; those of a later one stay."""
+    if _is_noted(store, server):
+        token_file(store).unlink(missing_ok=True)
+        run_file(store).unlink(missing_ok=True)
 
 
-def _same(one: str, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
-def _is_ours(server: psutil.Process) -> bool:
-    """Whether metavae-serve has started it, in a process group of its own."""
+def _since_boot(process: psutil.Process) -> float:
     import psutil
 
-    try:
-        return RUN_FOLDER_VARIABLE in server.environ()
-    except psutil.Error:
-        return False
+    boot = psutil.boot_time()  # create_time is made from it, and it moves with the clock
+    return process.create_time() - boot
+
+
+def _write(store: Path, server: Server) -> None:
+    write_whole(run_file(store), json.dumps(asdict(server)).encode())
+
+
+def _is_noted(store: Path, server: Server) -> bool:
+    found = noted(store)
+    return found is not None and (found.pid, found.since_boot) == (server.pid, server.since_boot)
+
+
+def require(store: Path) -> Server:
+    """The server over `store`; raises ServerFailed if none runs."""
+    server = running(store)
+    if server is None:
+        raise ServerFailed(
+            f"no server runs over {store} (none that runs is in {run_file(store)})",
+            hint=f"Start one: `metavae-serve start --store {store}`. A plain `torchserve --start`"
+            " is found once it has loaded a model; `torchserve --stop` ends it",
+        )
+    return server
+
+
+def refuse_if_running(store: Path) -> None:
+    """Raise ServerFailed if a server runs over `store`."""
+    server = running(store)
+    if server is not None:
+        stop = f"metavae-serve stop --store {store}" if server.pgid else "torchserve --stop"
+        raise ServerFailed(
+            f"a server runs over {store} already (pid {server.pid})",
+            hint=f"Stop it: `{stop}`, or choose another --store",
+        )
 
 
 @contextmanager
 def starting(store: Path) -> Iterator[None]:
-    """Be the one that starts a server over `store`, or replaces it, until the block ends.
-
-    Raises ServerFailed where another does so, or where a server runs over it.
-    """
+    """Hold the store's start lock; raises ServerFailed if another holds it, or a server runs."""
     busy = ServerFailed(
         f"another command is packing {store}, or starting a server over it",
         hint="Wait until it has ended, or choose another --store",
@@ -163,102 +163,62 @@ def starting(store: Path) -> Iterator[None]:
         yield
 
 
-def refuse_if_running(store: Path) -> None:
-    """Raise ServerFailed if a server runs over `store`."""
-    process = running(store)
-    if process is not None:
+def check_ours(server: Server) -> None:
+    """Raise ServerFailed for a server that metavae-serve did not start."""
+    if server.pgid is None:
         raise ServerFailed(
-            f"a server runs over {store} already (pid {process.pid})",
-            hint=f"Stop it: `metavae-serve stop --store {store}`, or choose another --store",
+            f"the server (pid {server.pid}) was not started by metavae-serve",
+            hint="`torchserve --stop` ends it, with the TMPDIR of the `torchserve --start`",
         )
 
 
-def end(store: Path, server: psutil.Process | None = None) -> None:
-    """End the server over `store`, whatever it is doing, and wait until its processes are gone.
+def end(store: Path, server: Server | None = None) -> None:
+    """End a server (that over `store`, by default) and wait until its processes are gone.
 
-    `server` is the one that is meant, where another may run by now. Raises ServerFailed if none
-    runs, or if it is not ours to end.
+    Raises ServerFailed if none runs, or if metavae-serve did not start it.
     """
-    server = server or running(store)
-    if server is None:
-        raise ServerFailed(
-            f"no server runs over {store}",
-            hint="`metavae-serve start NAME` starts one; --store says which store",
-        )
-    check_ours(server, store)
-    with suppress(ProcessLookupError):  # it has just ended by itself
-        if server.is_running():  # and no other process has its number
-            stop_group(os.getpgid(server.pid), server)
-    with suppress(ServerFailed, OSError), starting(store):  # what a next one has made is its own
-        forget(store)
+    server = server or require(store)
+    check_ours(server)
+    assert server.pgid is not None  # noqa: S101 - it is ours
+    note_stopping(store, server)
+    if server.runs:
+        end_group(server.pgid)
+    forget(store, server)
 
 
-def group_of(store: Path) -> int | None:
-    """The process group of the server over `store`; None if none runs."""
-    server = running(store)
+def end_group(group: int) -> None:
+    """Ask the processes of a group to end; kill what is left after a while or an interrupt."""
     try:
-        return os.getpgid(server.pid) if server else None
-    except ProcessLookupError:  # it has just ended
-        return None
-
-
-def check_ours(server: psutil.Process, store: Path) -> None:
-    """Raise ServerFailed for a server that shares its process group with who knows what."""
-    if not runs(server) or _is_ours(server):
-        return
-    theirs = server.uids().real != os.getuid()
-    raise ServerFailed(
-        f"the server over {store} (pid {server.pid}) "
-        + ("is another user's" if theirs else "was not started by metavae-serve"),
-        hint="Run this as the user that started it, or choose another --store"
-        if theirs
-        else "`torchserve --stop` ends what `torchserve --start` has started",
-    )
-
-
-def forget(store: Path) -> None:
-    """Remove what a server has left: its pid, and its tokens, which clients would try."""
-    (temporary_folder(store) / ".model_server.pid").unlink(missing_ok=True)
-    token_file(store).unlink(missing_ok=True)
-
-
-def was_stopped(store: Path) -> bool:
-    """Whether a server that runs no longer was told to end, and did not die."""
-    # Whoever stops it waits for the last of its processes, and forgets it then.
-    deadline = time.monotonic() + _FORGET_SECONDS
-    while token_file(store).exists() and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-    return not token_file(store).exists()
-
-
-def stop_group(group: int, java: psutil.Process | None) -> None:
-    """Ask Java to end its workers and itself, and kill what is left of the group after a while."""
-    import psutil
-
-    try:
-        with suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if java is not None:
-                java.terminate()
-            else:
-                os.killpg(group, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
-        while _members(group) and time.monotonic() < deadline:
+        while members(group) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
     finally:
-        if _members(group):
+        if members(group):
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
 
 
-def _members(group: int) -> list[psutil.Process]:
+def members(group: int) -> list[psutil.Process]:
     """Living processes of a group; one that has ended and is not yet collected does not count."""
     import psutil
 
-    members = []
+    found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(OSError, psutil.Error):
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-        except (OSError, psutil.Error):
-            continue
-    return members
+                found.append(process)
+    return found
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder the user's alone; raises OSError if it is another user's.
+
+    In the system's temporary folder anybody may have made it before.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, f"{folder} is a link, or another user's")
+    folder.chmod(0o700)

@@ -1,30 +1,140 @@
-"""What a store may hold when a server starts over it: the archives that were packed, and no others.
+"""A model store: the archives that TorchServe serves, how it serves them, and its server's files.
 
 TorchServe unpacks every archive and serves every folder that it finds in a store, and an archive
-holds code. So packing writes the sha256 of each beside them, as `sha256sum` does, and a start
-compares: what was changed since, or put in its place, is not even opened as an archive. Inside,
-an archive says how its model is served, and the store's configuration must say the same.
+holds code. So packing writes the sha256 of each archive into SHA256SUMS, in the format of
+`sha256sum`. A start of a store that was packed earlier compares them before anything is unpacked.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-import zipfile
-from collections.abc import Mapping
-from dataclasses import fields
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from metavae_serving.errors import BadStore
-from metavae_serving.settings import ModelSettings
+from metavae_serving.settings import Settings
+from metavae_serving.torchserve.configuration import (
+    CONFIGURATION,
+    WRITTEN_BY,
+    configuration_files,
+)
 from metavae_zoo.bundles.bundle import sha256_of
+from metavae_zoo.files import write_whole
+from metavae_zoo.parsing import parse_json
+from metavae_zoo.places import log_folder, run_folder, token_file
 
 ARCHIVE = ".mar"
 SUMS = "SHA256SUMS"
-MODEL_CONFIGURATION = "model-config.yaml"  # of an archive: TorchServe's name for it
 
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 _MAX_SUMS = 1_000_000  # bytes
 _MAX_BYTES = 2_000_000_000  # of one archive
+_MAX_SOCKET_FOLDER = 80  # a unix socket's path has some 104 bytes, its name takes 14 and more
+
+_settings = TypeAdapter(Settings)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A packed store: where it is, and how it is served."""
+
+    path: Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """The store at `path`; raises BadStore if metavae-serve did not pack it."""
+        path = path.resolve()
+        hint = f"Make one: `metavae-serve pack NAME --store {path}`"
+        if not (path / CONFIGURATION).is_file():
+            raise BadStore(f"{path} is no model store: it has no {CONFIGURATION}", hint=hint)
+        try:
+            return cls(path, _settings.validate_json(_packed(path)))
+        except (OSError, ValueError) as error:
+            if packed_models(path) is None:  # which packing would refuse to replace
+                hint = f"Move it away. {hint}"
+            raise BadStore(
+                f"{path} is no model store of metavae-serve ({CONFIGURATION}: {_reason(error)})",
+                hint=hint,
+            ) from error
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models."""
+        return sorted(self.settings.models)
+
+    @property
+    def run_folder(self) -> Path:
+        """State of the server: run.json, tokens, sockets, logs."""
+        return run_folder(self.path)
+
+    @property
+    def log_folder(self) -> Path:
+        """Logs of the servers that `metavae-serve start` started."""
+        return log_folder(self.path)
+
+    @property
+    def token_file(self) -> Path:
+        """Tokens of the server; TorchServe writes them at each start."""
+        return token_file(self.path)
+
+    @property
+    def temporary_folder(self) -> Path:
+        """Sockets of the workers, and TorchServe's own pid file.
+
+        It is in the run folder, unless that path is too long for a socket: then it is in the
+        system's temporary folder, and its name is made from the store's path.
+        """
+        inside = self.run_folder / "tmp"
+        if len(os.fsencode(inside)) <= _MAX_SOCKET_FOLDER:
+            return inside
+        name = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"metavae-{os.getuid()}-{name}"
+
+    def configured(self, settings: Settings) -> Store:
+        """The store, served by `settings` from now on; raises BadStore if it cannot be written.
+
+        The files are written anew where they differ: for other settings, and for a store that was
+        moved, packed by another version, or packed on a machine with more memory.
+        """
+        try:
+            for name, text in configuration_files(self.path, settings).items():
+                file = self.path / name
+                if not file.exists() or file.read_text() != text:
+                    write_whole(file, text.encode())
+        except OSError as error:
+            raise BadStore(
+                f"{self.path / CONFIGURATION} cannot be written ({error.strerror or error})",
+                hint="Pack the model into a store of your own with --store",
+            ) from error
+        return Store(self.path, settings)
+
+    def check(self) -> None:
+        """Raise BadStore unless the store holds the archives that were packed, and no others."""
+        expected = {f"{name}{ARCHIVE}" for name in self.models}
+        try:
+            for path in sorted(self.path.iterdir()):
+                if path.is_symlink():
+                    raise ValueError(f"{path.name} is a symbolic link to {path.readlink()}")
+                if path.suffix in (ARCHIVE, ".model") and path.name not in expected:
+                    raise ValueError(f"{path.name} is none of the models that were packed")
+                if path.is_dir() and not path.name.startswith("."):  # TorchServe skips hidden ones
+                    raise ValueError(f"{path.name} is a folder, and would be served as a model")
+            packed = _read_sums(self.path / SUMS)
+            for name in sorted(expected):
+                _check_archive(self.path / name, packed.get(name, ""))
+        except (OSError, ValueError) as error:
+            reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
+            raise BadStore(
+                f"the store {self.path} is not as `metavae-serve pack` wrote it: {reason}",
+                hint="Remove unexpected files, or pack the models again:"
+                f" `metavae-serve pack NAME --store {self.path}`",
+            ) from error
 
 
 def sums(folder: Path) -> str:
@@ -33,29 +143,27 @@ def sums(folder: Path) -> str:
     return "".join(f"{sha256_of(archive)}  {archive.name}\n" for archive in archives)
 
 
-def check_contents(store: Path, models: Mapping[str, ModelSettings]) -> None:
-    """Raise BadStore unless `store` has the archives of these models, as packed, and no others."""
-    expected = {f"{name}{ARCHIVE}" for name in models}
+def packed_models(path: Path) -> list[str] | None:
+    """Names of the models that any version of metavae-serve packed; None if it is no store."""
     try:
-        for path in sorted(store.iterdir()):
-            if path.is_symlink():
-                raise ValueError(f"{path.name} is a symbolic link to {path.readlink()}")
-            if path.suffix in (ARCHIVE, ".model") and path.name not in expected:
-                raise ValueError(f"{path.name} is none of the models that were packed")
-            if path.is_dir() and not path.name.startswith("."):  # hidden ones are passed over
-                raise ValueError(f"{path.name} is a folder, and would be served as a model")
-        packed = _read_sums(store / SUMS)
-        for name, settings in sorted(models.items()):
-            archive = store / f"{name}{ARCHIVE}"
-            _check_archive(archive, packed.get(archive.name, ""))
-            _check_settings(archive, settings)
-    except (OSError, ValueError) as error:
-        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
-        raise BadStore(
-            f"the store {store} is not as `metavae-serve pack` wrote it: {reason}",
-            hint="Move what is strange away, or pack the models again:"
-            f" `metavae-serve pack NAME --store {store}`",
-        ) from error
+        return list(parse_json(_packed(path))["models"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _packed(path: Path) -> str:
+    """The settings as JSON, from the configuration's first line; raises OSError or ValueError."""
+    first, _, _ = (path / CONFIGURATION).read_text().partition("\n")
+    if not first.startswith(WRITTEN_BY):
+        raise ValueError("it is empty, or another program or version wrote it")
+    return first.removeprefix(WRITTEN_BY)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
+    return " ".join(str(error or type(error).__name__).split())
 
 
 def _read_sums(path: Path) -> dict[str, str]:
@@ -78,33 +186,9 @@ def _check_archive(path: Path, sha256: str) -> None:
         )
 
 
-def _check_settings(archive: Path, settings: ModelSettings) -> None:
-    """Raise OSError or ValueError unless the model was packed to be served like this."""
-    packed = _archived_settings(archive)
-    for one in fields(packed):
-        there, here = getattr(packed, one.name), getattr(settings, one.name)
-        if there != here:
-            raise ValueError(f"{archive.name} was packed with {one.name} {there}, not {here}")
-
-
-def _archived_settings(archive: Path) -> ModelSettings:
-    """How the model of an archive is served; raises OSError or ValueError for one that is none.
-
-    An archive of an earlier version has fewer settings.
-    """
-    import yaml
-
-    try:
-        with zipfile.ZipFile(archive) as files:
-            found = yaml.safe_load(files.read(MODEL_CONFIGURATION))
-        return ModelSettings(**found["metavae"])
-    except (zipfile.BadZipFile, yaml.YAMLError, LookupError, TypeError) as error:
-        raise ValueError(f"{archive.name} does not say how its model is served") from error
-
-
 def _check_file(path: Path, most: int) -> None:
     size = path.stat().st_size
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would wait
         raise ValueError(f"{path.name} is no file")
     if size > most:
         raise ValueError(f"{path.name} has {size} bytes, at most {most} are read")

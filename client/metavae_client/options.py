@@ -12,7 +12,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say where the server is and how to get in."""
+    """The options --url and --token-file."""
     for option in (
         click.option(
             "--token-file",
@@ -24,10 +24,9 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--url",
             envvar="METAVAE_URL",
-            default="http://127.0.0.1:8080",
-            show_default=True,
             show_envvar=True,
-            help="The server's inference API.",
+            help="The server's inference API.  [default: that of the server over the store whose"
+            " key file is read, else http://127.0.0.1:8080]",
         ),
     ):
         command = option(command)

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from metavae_client.errors import ModelNotNamed
 from metavae_client.options import json_option, server_options
 from metavae_client.remote import RemoteEmbedder
+from metavae_client.transport.catalogue import only_name
 from metavae_zoo.console import PATH
 from metavae_zoo.embedding.embedder import Embedder
 from metavae_zoo.embedding.summary import CONTEXT_SIZE
@@ -47,7 +49,8 @@ class Numbers(click.ParamType):
     "--model",
     envvar="METAVAE_MODEL",
     show_envvar=True,
-    help="Its name.  [default: metavae-<family>-<split>]",
+    help="Its name.  [default: the one that the server has; of several, or with --in-process,"
+    " metavae-<family>-<split>]",
 )
 @server_options
 @click.option("--in-process", is_flag=True, help="Run the zoo's model here, without a server.")
@@ -126,7 +129,7 @@ def probe(
     split: str,
     family_name: str,
     model: str | None,
-    url: str,
+    url: str | None,
     token_file: Path | None,
     in_process: bool,
     protocol_name: str,
@@ -184,7 +187,7 @@ def probe(
         seed=seed,
         floors=(only or FLOORS) if floors else (),
     )
-    name = model or f"metavae-{family_name}-{split}"
+    name = model or _default_model(f"metavae-{family_name}-{split}", url, token_file, in_process)
     with _embedder(name, url, token_file, in_process) as embedder:
         result = run_probe(
             embedder, settings, allow_seen=allow_seen, data_root=data_root, progress=True
@@ -219,8 +222,18 @@ def _check_context_options(
             raise click.UsageError(f"{option} is not for --context-from zeros, which has no images")
 
 
+def _default_model(usual: str, url: str | None, token_file: Path | None, in_process: bool) -> str:
+    """The only model of the server; the usual one in process, or if the server has several."""
+    if in_process:
+        return usual
+    try:
+        return only_name(url, token_file=token_file)
+    except ModelNotNamed:
+        return usual
+
+
 def _embedder(
-    name: str, url: str, token_file: Path | None, in_process: bool
+    name: str, url: str | None, token_file: Path | None, in_process: bool
 ) -> AbstractContextManager[Embedder]:
     if not in_process:
         return RemoteEmbedder(url, name, token_file=token_file)

@@ -88,7 +88,7 @@ def sites(
     family_name: str | None,
     split: str,
     model: str | None,
-    url: str,
+    url: str | None,
     token_file: Path | None,
     in_process: bool,
     context_size: int,
@@ -213,7 +213,7 @@ def _scanner(card: ModelCard) -> str:
 
 
 def _embedder(
-    name: str, url: str, token_file: Path | None, in_process: bool
+    name: str, url: str | None, token_file: Path | None, in_process: bool
 ) -> AbstractContextManager[SiteEmbedder]:
     if not in_process:
         return RemoteEmbedder(url, name, token_file=token_file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import click
 
 from metavae_client.errors import ModelNotNamed
-from metavae_client.options import json_option, server_options
-from metavae_client.remote import RemoteEmbedder
+from metavae_client.options import json_option, open_embedder, sample_options, server_options
 from metavae_client.transport.catalogue import only_name
 from metavae_zoo.console import PATH
-from metavae_zoo.embedding.embedder import Embedder
 from metavae_zoo.embedding.summary import CONTEXT_SIZE
 from metavae_zoo.evaluation.baselines import FLOORS
 from metavae_zoo.evaluation.contexts import SOURCES, ContextFrom
@@ -53,7 +50,7 @@ class Numbers(click.ParamType):
     " metavae-<family>-<split>]",
 )
 @server_options
-@click.option("--in-process", is_flag=True, help="Run the zoo's model here, without a server.")
+@sample_options
 @click.option(
     "--protocol",
     "protocol_name",
@@ -108,17 +105,11 @@ class Numbers(click.ParamType):
 @click.option(
     "--context-size", type=click.IntRange(1), help=f"Images per context.  [default: {CONTEXT_SIZE}]"
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option("--floors/--no-floors", default=True, help="Raw pixels, PCA, random projection.")
 @click.option(
     "--floor", "only", multiple=True, type=click.Choice(FLOORS), help="These floors and no others."
 )
 @click.option("--allow-seen", is_flag=True, help="Probe values that the model was trained on too.")
-@click.option(
-    "--data-root",
-    type=PATH,
-    help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else downloaded]",
-)
 @click.option(
     "--plot",
     type=PATH,
@@ -163,12 +154,12 @@ def probe(
     knn       at each value, the nearest neighbours among its train images
     """
     from metavae_zoo.evaluation.probe import run_probe
-    from metavae_zoo.evaluation.reporting.plots import check_plot_path, save_plot
+    from metavae_zoo.evaluation.reporting.plots import check_figure_path, save_plot
     from metavae_zoo.evaluation.reporting.table import probe_table
 
     family(family_name).split(split)  # an unknown name is told before a server is asked
     if plot:
-        check_plot_path(plot)
+        check_figure_path(plot, "plot")
     protocol = _protocol(protocol_name, shots=shots, label_draws=label_draws, neighbours=neighbours)
     if only and not floors:
         raise click.UsageError("give --floor or --no-floors, not both")
@@ -188,7 +179,7 @@ def probe(
         floors=(only or FLOORS) if floors else (),
     )
     name = model or _default_model(f"metavae-{family_name}-{split}", url, token_file, in_process)
-    with _embedder(name, url, token_file, in_process) as embedder:
+    with open_embedder(name, url, token_file, in_process) as embedder:
         result = run_probe(
             embedder, settings, allow_seen=allow_seen, data_root=data_root, progress=True
         )
@@ -230,14 +221,3 @@ def _default_model(usual: str, url: str | None, token_file: Path | None, in_proc
         return only_name(url, token_file=token_file)
     except ModelNotNamed:
         return usual
-
-
-def _embedder(
-    name: str, url: str | None, token_file: Path | None, in_process: bool
-) -> AbstractContextManager[Embedder]:
-    if not in_process:
-        return RemoteEmbedder(url, name, token_file=token_file)
-    from metavae_zoo.bundles.index import find_bundle
-    from metavae_zoo.embedding.embedder import OnnxEmbedder
-
-    return nullcontext(OnnxEmbedder(find_bundle(name)))

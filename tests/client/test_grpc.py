@@ -181,7 +181,7 @@ def answering(bundle, monkeypatch) -> Iterator[Callable[[Answers], RemoteEmbedde
     def make(answers: Answers) -> RemoteEmbedder:
         remote = RemoteEmbedder("grpc://127.0.0.1:1", bundle.card.name, give_up_after=5)
         made.append(remote)
-        monkeypatch.setattr(remote._connection._http._transport._inner, "_predict", answers)
+        monkeypatch.setattr(remote._connection._transport.inner, "_predict", answers)
         return remote
 
     yield make
@@ -249,7 +249,8 @@ def test_without_grpcio_it_says_what_to_install(monkeypatch):
 def test_the_token_goes_as_metadata_and_in_no_message(server, url, bundle, monkeypatch):
     token = json.loads(server.token_file.read_text())["inference"]["key"]
     with RemoteEmbedder(url, bundle.card.name, token=token) as remote:
-        transport = remote._connection._http._transport._inner
+        transport = remote._connection._transport.inner
+        assert isinstance(transport, grpc_transport.GrpcTransport)
         sent = []
 
         def spied(request, predict=transport._predict, **options):

@@ -278,9 +278,9 @@ def test_a_request_that_waits_gives_up_when_the_embedder_is_closed(
     embedder = RemoteEmbedder(fake.url, local.card.name)
     wait = Connection._wait
 
-    def close_and_wait(connection: Connection, seconds: float) -> bool:
+    def close_and_wait(connection: Connection, seconds: float) -> None:
         embedder.close()
-        return wait(connection, seconds)
+        wait(connection, seconds)
 
     monkeypatch.setattr(Connection, "_wait", close_and_wait)
     for _ in range(2):

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import joblib
 import numpy as np
@@ -39,11 +40,12 @@ def means(embedder, images):
 
 def test_fit_takes_the_context_and_transform_embeds_under_it(embedder, images, codes):
     assert np.array_equal(means(embedder, images), codes)
-    assert np.array_equal(clone(embedder).fit_transform(images[:20])[:5], codes)
+    cloned: Any = clone(embedder)
+    assert np.array_equal(cloned.fit_transform(images[:20])[:5], codes)
 
 
 def test_a_clone_has_the_parameters_and_is_not_fitted(embedder, images):
-    cloned = clone(embedder.fit(images[:20]))
+    cloned: Any = clone(embedder.fit(images[:20]))
     assert cloned.get_params().keys() == embedder.get_params().keys()
     assert not hasattr(cloned, "summary_")
 
@@ -74,7 +76,7 @@ def test_workers_of_joblib_embed(embedder, images, codes):
     embedder.fit(images[:20])
     work = (joblib.delayed(embedder.transform)(images[at : at + 5]) for at in (0, 0))
     for found in joblib.Parallel(n_jobs=2)(work):
-        assert np.array_equal(found, codes)
+        assert np.array_equal(np.asarray(found), codes)
 
 
 def test_embeddings_are_cross_validated(embedder):

@@ -78,10 +78,11 @@ class Connection:
         self._patience = patience
         self._reached = False
         self._closed = threading.Event()
+        self._transport = WholeReplies(transport or open_transport(parsed))
         self._http = httpx.Client(
             base_url=parsed,
             auth=TokenAuth(tokens, key, self._renew),
-            transport=WholeReplies(transport or open_transport(parsed)),
+            transport=self._transport,
             headers={"Accept-Encoding": "identity"},  # a packed reply may be a bomb
         )
 

@@ -26,7 +26,7 @@ from metavae_zoo.protocol.wire import (
     json_length,
 )
 
-_METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INFER = re.compile(r"/v2/models/([^/]+)/infer")
 _RESOURCE = re.compile(r"/predictions/([^/]+)/1\.0/(\w+)")
@@ -81,7 +81,7 @@ class GrpcTransport(httpx.BaseTransport):
         host = f"[{url.host}]" if ":" in url.host else url.host
         self._channel = grpc.insecure_channel(f"{host}:{url.port or _PORT}", options)
         self._predict = self._channel.unary_unary(
-            _METHOD,
+            METHOD,
             request_serializer=PredictionsRequest.SerializeToString,
             response_deserializer=PredictionResponse.FromString,
         )

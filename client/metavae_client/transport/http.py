@@ -25,14 +25,14 @@ class WholeReplies(httpx.BaseTransport):
     """
 
     def __init__(self, inner: httpx.BaseTransport) -> None:
-        self._inner = inner
+        self.inner = inner
         self._streams: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The whole reply; raises what `read_reply` does."""
         request.extensions["trace"] = self._note
-        reply = self._inner.handle_request(request)
+        reply = self.inner.handle_request(request)
         try:
             return read_reply(reply, request)
         finally:
@@ -46,7 +46,7 @@ class WholeReplies(httpx.BaseTransport):
                 # threads would go on in the clear.
                 with suppress(OSError):
                     socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
-        self._inner.close()
+        self.inner.close()
 
     def _note(self, event: str, details: Mapping[str, Any]) -> None:
         """Note each stream that is opened; httpcore calls it at every step of a request."""

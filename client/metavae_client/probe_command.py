@@ -178,7 +178,7 @@ def probe(
         seed=seed,
         floors=(only or FLOORS) if floors else (),
     )
-    name = model or _default_model(f"metavae-{family_name}-{split}", url, token_file, in_process)
+    name = model or default_model(f"metavae-{family_name}-{split}", url, token_file, in_process)
     with open_embedder(name, url, token_file, in_process) as embedder:
         result = run_probe(
             embedder, settings, allow_seen=allow_seen, data_root=data_root, progress=True
@@ -213,7 +213,7 @@ def _check_context_options(
             raise click.UsageError(f"{option} is not for --context-from zeros, which has no images")
 
 
-def _default_model(usual: str, url: str | None, token_file: Path | None, in_process: bool) -> str:
+def default_model(usual: str, url: str | None, token_file: Path | None, in_process: bool) -> str:
     """The only model of the server; the usual one in process, or if the server has several."""
     if in_process:
         return usual

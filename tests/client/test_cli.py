@@ -16,7 +16,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from metavae_client.cli import main
+from metavae_client.errors import ModelNotNamed
 from metavae_client.files import read_summary
+from metavae_client.probe_command import default_model
 
 DIGITS = ["--family", "digits-rotation", "--split", "contiguous"]
 SIZES = ["--train-size", "200", "--test-size", "100"]
@@ -166,6 +168,17 @@ def test_every_protocol_can_be_asked_for(client, tmp_path):
         assert result.exit_code == 0, result.output
         assert words in result.stdout.lower()
         assert (tmp_path / "probe.svg").is_file()
+
+
+def test_probe_of_a_server_with_several_models_takes_the_usual_one(monkeypatch):
+    def several(*_: object, **__: object) -> str:
+        raise ModelNotNamed("it serves two")
+
+    monkeypatch.setattr("metavae_client.probe_command.only_name", several)
+    found = CliRunner().invoke(main, ["probe", "--split", "sparse", "--url", "http://127.0.0.1:9"])
+    assert "no server answers" in found.stderr
+    assert default_model("usual", "http://127.0.0.1:9", None, False) == "usual"
+    assert default_model("usual", None, None, True) == "usual"
 
 
 @pytest.mark.parametrize("source", ["other", "shuffled", "zeros"])

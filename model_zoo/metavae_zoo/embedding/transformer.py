@@ -44,10 +44,9 @@ class Transformer:
         return state | {key: value for key, value in vars(self).items() if key == "summary_"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).clear()
         type(self).__init__(self, **state["params"])
-        if "summary_" in state:
-            self.summary_ = state["summary_"]
+        vars(self).pop("summary_", None)
+        vars(self).update({key: value for key, value in state.items() if key == "summary_"})
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags

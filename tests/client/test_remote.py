@@ -402,10 +402,12 @@ def test_an_expired_token_is_renewed_once_for_all_requests(
         assert server.headers(kind)["Authorization"].split()[1] not in caplog.text
 
 
-def test_clients_that_miss_a_token_together_all_get_one(server, expire):
+def test_of_clients_that_miss_a_token_together_one_has_it_renewed(server, expire, caplog):
+    caplog.set_level(logging.INFO)
     keys = Tokens(path=server.token_file)
     clients = [Connection(server.url, keys, "inference", Patience()) for _ in range(8)]
     expire("inference")
+    caplog.clear()
     start = threading.Barrier(len(clients))
 
     def ping(client: Connection) -> int:
@@ -414,6 +416,7 @@ def test_clients_that_miss_a_token_together_all_get_one(server, expire):
 
     with ThreadPoolExecutor(len(clients)) as pool:
         assert list(pool.map(ping, clients)) == [200] * len(clients)
+    assert caplog.text.count("/token?type=inference") == 1
     for client in clients:
         client.close()
 

@@ -6,11 +6,11 @@ a log or a `repr`.
 
 from __future__ import annotations
 
+import fcntl
 import os
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Set
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ Key = Literal["inference", "management"]
 KEY_FILE = "key_file.json"  # TorchServe writes it into its working directory
 
 _LONGEST = 1000  # characters of a token
-_MOST_TOKENS = 10  # of a request: clients that renew at once end each other's tokens
+_MOST_TOKENS = 4  # per request: a file that always changes must not keep it busy
 _READS = 5
 _WRITE_SECONDS = 0.01  # more than TorchServe takes to write the file
 
@@ -59,6 +59,15 @@ class Tokens:
         else:
             tokens = (_checked(_from_key_file(path, key), f"{path}") for path in self.files())
         return next((token for token in tokens if token not in refused), None)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the first key file: one thread or process renews its token, the others then read."""
+        with ExitStack() as stack:
+            for path in self.files()[:1]:
+                with suppress(OSError):  # the file is gone, or on a disk without locks
+                    fcntl.flock(stack.enter_context(path.open()), fcntl.LOCK_EX)
+            yield
 
     def api_keys(self) -> list[str]:
         """Keys with which TorchServe makes new tokens; they never leave this machine.
@@ -105,7 +114,6 @@ class TokenAuth(httpx.Auth):
         self._key: Key = key
         self._renew = renew
         self._token: str | None = None  # the one that was taken last
-        self._lock = threading.Lock()  # one thread renews, the others then read
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the request until its token is taken, or there is no other."""
@@ -125,7 +133,7 @@ class TokenAuth(httpx.Auth):
                 return
 
     def _other(self, refused: Set[str | None], request: httpx.Request) -> str | None:
-        with self._lock:
+        with self._tokens.locked():
             token = self._tokens.read(self._key, refused)
             if token is None and "renewed" not in request.extensions:
                 request.extensions["renewed"] = True

@@ -88,14 +88,15 @@ def embed(
     summary: Path | None,
     out: Path | None,
     model: str | None,
-    url: str,
+    url: str | None,
     token_file: Path | None,
     reading: files.Reading,
     as_json: bool,
 ) -> None:
     """Embed QUERIES given a context: .npy arrays, pictures or folders of pictures.
 
-    Without --out the embeddings are printed, one line of numbers per image. A model that infers the
+    Without --out the embeddings are printed: a line per image, with its name and numbers, between
+    tabs. A model that infers the
     context's site warns, on stderr, of a context that tells little of it.
     """
     if context and summary:
@@ -147,7 +148,7 @@ def summarize(
     out: Path | None,
     show_site: bool,
     model: str | None,
-    url: str,
+    url: str | None,
     token_file: Path | None,
     reading: files.Reading,
     as_json: bool,
@@ -279,8 +280,9 @@ def _print_embeddings(
     as_json: bool,
 ) -> None:
     if out and not as_json:
-        of = f"{len(embeddings)} embeddings of {card.latent_dim} numbers"
-        click.echo(f"wrote {out}: {of}, under {under}")
+        click.echo(
+            f"wrote {out}: {len(embeddings)} embeddings of {card.latent_dim} numbers, under {under}"
+        )
     elif as_json:
         found = {"model": card.name, "digest": card.digest, "count": len(embeddings)}
         if out:
@@ -291,5 +293,6 @@ def _print_embeddings(
             found["log_variance"] = embeddings.log_variance.tolist()
         click.echo(json.dumps(found))
     else:
-        for row in embeddings.mean:
-            click.echo(" ".join(f"{number:.6g}" for number in row))
+        for image, row in zip(names, embeddings.mean, strict=True):
+            numbers = (f"{number:.6g}" for number in row)
+            click.echo("\t".join([click.format_filename(image), *numbers]))

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and its server.
+"""Errors between a client and its server.
 
 MetavaeError (metavae_zoo.errors)
 ├── ServerUnreachable   nothing answers at the URL, or it is no URL
@@ -8,6 +8,7 @@ MetavaeError (metavae_zoo.errors)
 └── RequestFailed       a request that ended badly, by the id that the server's log has it under
     ├── RequestRefused  a 4xx with the server's own code, message, field and hint
     ├── GaveUp          the server kept failing, for a stated number of tries and seconds
+    ├── Closed          the embedder was closed
     └── BadReply        an answer that no metavae server gives, or of another model than before
 """
 
@@ -25,7 +26,7 @@ class ServerUnreachable(MetavaeError):
 
 
 class Unauthorized(MetavaeError):
-    """The server wants a token, and has not been given one that it takes."""
+    """The server refuses the token, or wants one and got none."""
 
     code = "unauthorized"
 
@@ -52,9 +53,9 @@ class ModelNotNamed(MetavaeError):
 
 
 class RequestFailed(MetavaeError):
-    """A request that ended badly; `request_id` is what it was sent as in X-Request-Id, if known.
+    """A request that ended badly; `request_id` is its X-Request-Id, if known.
 
-    It ends the message as it stands in the server's `model_log.log`.
+    The message ends with the id, which the server's `model_log.log` has too.
     """
 
     code = "request_failed"
@@ -71,7 +72,7 @@ class RequestFailed(MetavaeError):
 
 
 class RequestRefused(RequestFailed):
-    """The server found fault with a request; code, message, field and hint are its own."""
+    """The server refused a request; code, message, field and hint are its own."""
 
     def __init__(
         self,
@@ -106,7 +107,20 @@ class GaveUp(RequestFailed):
         self.seconds = seconds
 
 
+class Closed(RequestFailed):
+    """The embedder was closed, before the request or while it waited."""
+
+    code = "closed"
+
+    def __init__(self, url: str, *, request_id: str = "") -> None:
+        super().__init__(
+            f"this embedder of {url} is closed",
+            hint="Make a new RemoteEmbedder, or embed before the end of its `with` block",
+            request_id=request_id,
+        )
+
+
 class BadReply(RequestFailed):
-    """What answered is no metavae server, or its model is no longer the one it was."""
+    """The reply is not one of a metavae server, or its model is another than before."""
 
     code = "bad_reply"

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from metavae_client.remote import RemoteEmbedder
 from metavae_zoo.console import PATH
+
+if TYPE_CHECKING:
+    from metavae_client.sites import SiteEmbedder
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say where the server is and how to get in."""
+    """The options --url and --token-file."""
     for option in (
         click.option(
             "--token-file",
@@ -24,11 +31,40 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--url",
             envvar="METAVAE_URL",
-            default="http://127.0.0.1:8080",
-            show_default=True,
             show_envvar=True,
-            help="The server's inference API.",
+            help="The server's inference API.  [default: that of the server over the store whose"
+            " key file is read, else http://127.0.0.1:8080]",
         ),
     ):
         command = option(command)
     return command
+
+
+def sample_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options --in-process, --seed and --data-root of a measurement."""
+    for option in (
+        click.option(
+            "--data-root",
+            type=PATH,
+            help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else"
+            " downloaded]",
+        ),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True),
+        click.option(
+            "--in-process", is_flag=True, help="Run the zoo's model here, without a server."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def open_embedder(
+    name: str, url: str | None, token_file: Path | None, in_process: bool
+) -> AbstractContextManager[SiteEmbedder]:
+    """The served model, or the zoo's in this process."""
+    if not in_process:
+        return RemoteEmbedder(url, name, token_file=token_file)
+    from metavae_zoo.bundles.index import find_bundle
+    from metavae_zoo.embedding.embedder import OnnxEmbedder
+
+    return nullcontext(OnnxEmbedder(find_bundle(name)))

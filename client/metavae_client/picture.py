@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from metavae_client.sites import SHOWN, SiteResult, SitesResult, evenly_spaced
 from metavae_zoo.embedding.site import describe
-from metavae_zoo.errors import BadFile
-from metavae_zoo.evaluation.reporting.plots import FORMATS
+from metavae_zoo.evaluation.reporting.plots import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,37 +46,7 @@ def save_picture(result: SitesResult, path: Path, rows: int = ROWS) -> None:
 
     Raises BadFile.
     """
-    from matplotlib import rc_context
-
-    check_picture_path(path)
-    try:
-        # No date, no random ids: two runs write the same bytes.
-        metadata = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        with rc_context({"svg.hashsalt": "metavae"}):
-            figure = _draw(result, evenly_spaced(result.sites, rows))
-            figure.savefig(path, metadata=metadata[path.suffix.lower()])
-    except OSError as error:
-        raise BadFile(
-            f"{path} cannot be written ({error.strerror})",
-            hint="Give another --picture",
-            field="picture",
-        ) from error
-
-
-def check_picture_path(path: Path) -> None:
-    """Raise BadFile for a path that `save_picture` could not write, before the work is done."""
-    if path.suffix.lower() not in FORMATS:
-        raise BadFile(
-            f"{path} has no ending of a picture, expected {', '.join(FORMATS)}",
-            hint="Give a --picture like sites.png",
-            field="picture",
-        )
-    if not path.parent.is_dir():
-        raise BadFile(
-            f"{path} cannot be written (there is no folder {path.parent})",
-            hint="Make the folder, or give another --picture",
-            field="picture",
-        )
+    save_figure(lambda: _draw(result, evenly_spaced(result.sites, rows)), path, "picture")
 
 
 def headline(result: SitesResult) -> tuple[str, str, str, str, str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from metavae_client.options import json_option, server_options
-from metavae_client.remote import RemoteEmbedder
+from metavae_client.errors import ModelNotNamed
+from metavae_client.options import json_option, open_embedder, sample_options, server_options
+from metavae_client.transport.catalogue import only_name
 from metavae_zoo.console import PATH
-from metavae_zoo.embedding.embedder import Embedder
 from metavae_zoo.embedding.summary import CONTEXT_SIZE
 from metavae_zoo.evaluation.baselines import FLOORS
 from metavae_zoo.evaluation.contexts import SOURCES, ContextFrom
@@ -47,10 +46,11 @@ class Numbers(click.ParamType):
     "--model",
     envvar="METAVAE_MODEL",
     show_envvar=True,
-    help="Its name.  [default: metavae-<family>-<split>]",
+    help="Its name.  [default: the one that the server has; of several, or with --in-process,"
+    " metavae-<family>-<split>]",
 )
 @server_options
-@click.option("--in-process", is_flag=True, help="Run the zoo's model here, without a server.")
+@sample_options
 @click.option(
     "--protocol",
     "protocol_name",
@@ -105,17 +105,11 @@ class Numbers(click.ParamType):
 @click.option(
     "--context-size", type=click.IntRange(1), help=f"Images per context.  [default: {CONTEXT_SIZE}]"
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option("--floors/--no-floors", default=True, help="Raw pixels, PCA, random projection.")
 @click.option(
     "--floor", "only", multiple=True, type=click.Choice(FLOORS), help="These floors and no others."
 )
 @click.option("--allow-seen", is_flag=True, help="Probe values that the model was trained on too.")
-@click.option(
-    "--data-root",
-    type=PATH,
-    help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else downloaded]",
-)
 @click.option(
     "--plot",
     type=PATH,
@@ -126,7 +120,7 @@ def probe(
     split: str,
     family_name: str,
     model: str | None,
-    url: str,
+    url: str | None,
     token_file: Path | None,
     in_process: bool,
     protocol_name: str,
@@ -160,12 +154,12 @@ def probe(
     knn       at each value, the nearest neighbours among its train images
     """
     from metavae_zoo.evaluation.probe import run_probe
-    from metavae_zoo.evaluation.reporting.plots import check_plot_path, save_plot
+    from metavae_zoo.evaluation.reporting.plots import check_figure_path, save_plot
     from metavae_zoo.evaluation.reporting.table import probe_table
 
     family(family_name).split(split)  # an unknown name is told before a server is asked
     if plot:
-        check_plot_path(plot)
+        check_figure_path(plot, "plot")
     protocol = _protocol(protocol_name, shots=shots, label_draws=label_draws, neighbours=neighbours)
     if only and not floors:
         raise click.UsageError("give --floor or --no-floors, not both")
@@ -184,8 +178,8 @@ def probe(
         seed=seed,
         floors=(only or FLOORS) if floors else (),
     )
-    name = model or f"metavae-{family_name}-{split}"
-    with _embedder(name, url, token_file, in_process) as embedder:
+    name = model or default_model(f"metavae-{family_name}-{split}", url, token_file, in_process)
+    with open_embedder(name, url, token_file, in_process) as embedder:
         result = run_probe(
             embedder, settings, allow_seen=allow_seen, data_root=data_root, progress=True
         )
@@ -219,12 +213,11 @@ def _check_context_options(
             raise click.UsageError(f"{option} is not for --context-from zeros, which has no images")
 
 
-def _embedder(
-    name: str, url: str, token_file: Path | None, in_process: bool
-) -> AbstractContextManager[Embedder]:
-    if not in_process:
-        return RemoteEmbedder(url, name, token_file=token_file)
-    from metavae_zoo.bundles.index import find_bundle
-    from metavae_zoo.embedding.embedder import OnnxEmbedder
-
-    return nullcontext(OnnxEmbedder(find_bundle(name)))
+def default_model(usual: str, url: str | None, token_file: Path | None, in_process: bool) -> str:
+    """The only model of the server; the usual one in process, or if the server has several."""
+    if in_process:
+        return usual
+    try:
+        return only_name(url, token_file=token_file)
+    except ModelNotNamed:
+        return usual

@@ -1,32 +1,31 @@
-"""A served model as an embedder: calls, errors and bits are those of one in process."""
+"""A served model as an embedder, with the calls, errors and bits of one in process."""
 
 from __future__ import annotations
 
 import math
-import threading
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from metavae_client.errors import BadReply, ModelNotNamed, ModelNotServed
-from metavae_client.transport.address import is_local, parse_url
-from metavae_client.transport.catalogue import names_if_they_can_be_had, served_beside, served_names
+from metavae_client.transport.address import tokens_for, url_of_store
+from metavae_client.transport.catalogue import served_beside, served_names, try_served_names
 from metavae_client.transport.connection import Connection, Patience
-from metavae_client.transport.forks import PerProcess
 from metavae_client.transport.replies import one_line, request_id, whole_number
-from metavae_client.transport.tokens import Tokens
 from metavae_zoo.bundles.card import ModelCard
 from metavae_zoo.embedding.embedder import Embeddings, check_site, check_summary, pooled_rows
 from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.embedding.transformer import Transformer
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.images import Images, as_images
 from metavae_zoo.places import AnyPath
@@ -45,24 +44,25 @@ _LONGEST_NAME = 200  # characters
 REQUEST_BYTES = 2_000_000  # large enough to hide a request's cost, small enough to spread and retry
 
 
-class RemoteEmbedder:
+class RemoteEmbedder(Transformer):
     """A model at a server, an `Embedder`; for any number of threads, and a context manager.
 
-    A forked process may go on using it, with connections of its own (not over gRPC, whose library
-    does not survive a fork).
+    It can be pickled: the copy connects anew, and reads its token from the same file or variable. A
+    forked process connects anew too (not over gRPC, whose library does not survive a fork).
 
-    `token` or `token_file` (TorchServe's key_file.json) name the token, see `tokens`. Images are
+    `url` None is the server over the store whose key file is read, or port 8080 of this machine.
+    `token` or `token_file` (TorchServe's key_file.json) name the token, see `Tokens`. Images are
     sent in requests of at most `max_request_bytes` and `max_images_per_request` (no more than the
-    server takes, which it says with the card), `concurrency` at a time; `timeout` and
-    `give_up_after` are seconds for one try and for all tries of a request.
-    `progress` shows a bar on stderr for long work, where that is a terminal.
+    server takes, which it says with the card), `concurrency` at a time for each call. `timeout` and
+    `give_up_after` are seconds for one try and for all tries of a request. `progress` shows a bar
+    on stderr for long work, if that is a terminal.
 
-    Beside the errors of an in-process embedder its methods raise those of `metavae_client.errors`.
+    Its methods raise the errors of an embedder in process, and those of `metavae_client.errors`.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | None,
         model: str,
         *,
         token: str | None = None,
@@ -74,28 +74,36 @@ class RemoteEmbedder:
         max_images_per_request: int | None = None,
         progress: bool = False,
     ) -> None:
+        self.url = url
         self.model = _checked_name(model)
-        tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(url)))
-        patience = Patience(timeout, give_up_after)
-        self._connection = Connection(url, tokens, "inference", patience)
-        self._tokens = tokens
-        self._pool = PerProcess(
-            partial(ThreadPoolExecutor, concurrency, thread_name_prefix="embed")
-        )
-        self._max_request_bytes = max_request_bytes
-        self._max_images = max_images_per_request
-        self._taken_images = MAX_IMAGES
-        self._progress = progress
+        self.token = token
+        self.token_file = token_file
+        self.timeout = timeout
+        self.give_up_after = give_up_after
+        self.concurrency = concurrency
+        self.max_request_bytes = max_request_bytes
+        self.max_images_per_request = max_images_per_request
+        self.progress = progress
         self._card: ModelCard | None = None
-        self._card_lock = PerProcess(threading.Lock)
+        self._taken_images = MAX_IMAGES
+        self._connect()
+        _embedders.add(self)
+
+    def _connect(self) -> None:
+        self._tokens = tokens_for(self.url, token=self.token, path=self.token_file)
+        self._connection = Connection(
+            self.url or url_of_store(self._tokens),
+            self._tokens,
+            "inference",
+            Patience(self.timeout, self.give_up_after),
+        )
 
     @property
     def card(self) -> ModelCard:
         """The served model's card, fetched once; raises ModelNotServed."""
-        with self._card_lock.get():
-            if self._card is None:
-                self._card = self._fetch_card()
-            return self._card
+        if self._card is None:
+            self._card = self._fetch_card()
+        return self._card
 
     def summarize(self, context: ArrayLike) -> Summary:
         """Summarise a context set; see `Embedder`. A large one goes in parts, and is merged."""
@@ -139,9 +147,8 @@ class RemoteEmbedder:
         )
 
     def close(self) -> None:
-        """Close the connections, and drop work: what is under way gives up."""
+        """Close the connections; pending requests raise Closed."""
         self._connection.close()
-        self._pool.get().shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> RemoteEmbedder:
         return self
@@ -155,8 +162,8 @@ class RemoteEmbedder:
         self.close()
 
     def _rows_per_request(self, *, bytes_in: int, bytes_out: int) -> int:
-        fitting = self._max_request_bytes // max(bytes_in, bytes_out)
-        return max(1, min(self._max_images or fitting, self._taken_images, fitting))
+        fitting = self.max_request_bytes // max(bytes_in, bytes_out)
+        return max(1, min(self.max_images_per_request or fitting, self._taken_images, fitting))
 
     def _each(self, images: int, limit: int, verb: str, work: Callable[[slice], T]) -> list[T]:
         """Do `work` on parts of at most `limit` images, several at a time; results in order."""
@@ -164,30 +171,24 @@ class RemoteEmbedder:
         # Even parts: a short last one would leave the other connections idle.
         edges = [images * part // count for part in range(count + 1)]
         parts = [slice(start, end) for start, end in pairwise(edges)]
-        if count == 1 or self._connection.closed:  # which the first part tells
-            return [work(part) for part in parts]
-        pool = self._pool.get()
-        futures = [pool.submit(work, part) for part in parts]
+        if count == 1:
+            return [work(parts[0])]
         results = []
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="embed")
         with tqdm(
             total=images,
             desc=verb,
             unit="image",
             unit_scale=True,
             delay=1,
-            disable=None if self._progress else True,
+            disable=None if self.progress else True,
         ) as bar:
             try:
-                for part, future in zip(parts, futures, strict=True):
-                    try:
-                        results.append(future.result())
-                    except CancelledError:  # another thread has closed this, as the part tells
-                        results.append(work(part))
+                for part, result in zip(parts, pool.map(work, parts), strict=True):
+                    results.append(result)
                     bar.update(part.stop - part.start)
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                raise
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # after an error others may hang
         return results
 
     def _summarize(self, context: Images) -> Summary:
@@ -244,7 +245,7 @@ class RemoteEmbedder:
         array = outputs.arrays.get(name)
         if array is None or array.shape != shape or array.dtype != dtype:
             raise self._bad_reply(f"sent no {name} of shape {list(shape)}", outputs.request_id)
-        # A copy: the reply's arrays are read-only views of all its bytes.
+        # The reply's arrays are read-only views of all its bytes.
         return array.copy()
 
     def _bad_reply(self, problem: str, request_id: str) -> BadReply:
@@ -260,7 +261,7 @@ class RemoteEmbedder:
         try:
             response = self._connection.send("GET", path, model=self.model)
         except ModelNotServed as error:
-            served = names_if_they_can_be_had(self._connection.url, self._tokens)
+            served = try_served_names(self._connection.url, self._tokens)
             raise ModelNotServed(self.model, self._connection.url, served) from error
         taken = whole_number(response.headers, MAX_IMAGES_HEADER)
         self._taken_images = MAX_IMAGES if taken is None else taken
@@ -271,8 +272,21 @@ class RemoteEmbedder:
             raise self._bad_reply(problem, request_id(response)) from error
 
 
+_embedders: WeakSet[RemoteEmbedder] = WeakSet()
+
+
+def _connect_anew() -> None:
+    """Give the embedders of a forked process connections and locks of their own."""
+    for embedder in list(_embedders):
+        if not embedder._connection.closed:
+            embedder._connect()
+
+
+os.register_at_fork(after_in_child=_connect_anew)
+
+
 def _checked_name(model: str) -> str:
-    """A name that a model can have, or that makes a URL at least; else raises ModelNotNamed."""
+    """The name of a model; raises ModelNotNamed for a text that can be none."""
     if not model.isprintable() or model in ("", ".", "..") or len(model) > _LONGEST_NAME:
         shown = model if len(model) <= _LONGEST_NAME else f"{model[:20]}..."
         raise ModelNotNamed(
@@ -285,25 +299,26 @@ def _checked_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What a reply holds, by name, and the id of its request."""
+    """The arrays of a reply by name, and the id of its request."""
 
     arrays: dict[str, NDArray]
     request_id: str
 
 
 def served_models(
-    url: str,
+    url: str | None,
     *,
     management: str | None = None,
     token: str | None = None,
     token_file: AnyPath | None = None,
 ) -> list[ModelCard]:
-    """Cards of all models that a server serves.
+    """Cards of all models that a server serves; `url` None is as for RemoteEmbedder.
 
     `management` is the URL of its management API, which listens on its own machine only (one port
     above `url` if None); `token_file` has the tokens of both.
     """
-    tokens = Tokens(token=token, path=token_file, local=is_local(parse_url(management or url)))
+    tokens = tokens_for(management or url, token=token, path=token_file)
+    url = url or url_of_store(tokens)
     names = served_names(management, tokens) if management else served_beside(url, tokens)
     cards = []
     for name in names:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from metavae_zoo.bundles.card import Interval, ModelCard
-from metavae_zoo.embedding.embedder import Embedder, Embeddings, check_site
+from metavae_zoo.bundles.card import Interval
+from metavae_zoo.embedding.embedder import Embedder, check_site
 from metavae_zoo.embedding.site import Site, describe
 from metavae_zoo.embedding.site_view import canonical_images, intensity_of
 from metavae_zoo.embedding.summary import Summary
@@ -28,7 +28,6 @@ from metavae_zoo.evaluation.reporting.result import ProbeResult
 from metavae_zoo.evaluation.sample import Sample
 from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import Family, family
-from metavae_zoo.images import Images
 
 SHOWN = 8  # images of each site that a picture shows
 MOST_IMAGES = 2_000  # per site, where no size is asked for
@@ -193,18 +192,17 @@ def _site(
     without: Interval,
     with_context: Interval,
 ) -> SiteResult:
-    watched = _Watched(embedder)
     # The first draw that the probe made, from the same seed.
-    contexts = Contexts(watched, sample, size, queries=lambda at, _: sample.test(at))
-    summary = contexts.summary(value, "test", 0)
-    if summary is None:
+    contexts = Contexts(embedder, sample, size, queries=lambda at, _: sample.test(at))
+    context = contexts.images(value, "test", 0)
+    if context is None:
         raise BadSettings.of("model", f"{embedder.card.name} takes no context")
-    site = Site.of(embedder.card, embedder.site(summary))
+    site = Site.of(embedder.card, embedder.site(embedder.summarize(context)))
     pick = sample.test(value)
     shown = sample.images(pick)[_one_per_class(sample.labels(pick))]
     seen = canonical_images(shown, site, intensity=intensity_of(embedder.card.prior))
     return SiteResult(
-        value, without, with_context, site, watched.context[:, 0], np.array(shown[:, 0]), seen
+        value, without, with_context, site, np.array(context[:, 0]), np.array(shown[:, 0]), seen
     )
 
 
@@ -223,24 +221,3 @@ def _size(values: Family, part: Any, settings: ProbeSettings, data_root: Path | 
 def _accuracy(result: ProbeResult) -> Interval:
     [measurement] = result.measurements
     return measurement.accuracy
-
-
-@dataclass
-class _Watched:
-    """An embedder that keeps the images of the last context that it summarised."""
-
-    embedder: Embedder
-    context: Images = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.uint8))
-
-    @property
-    def card(self) -> ModelCard:
-        return self.embedder.card
-
-    def summarize(self, context: ArrayLike) -> Summary:
-        self.context = np.array(context)
-        return self.embedder.summarize(self.context)
-
-    def embed(
-        self, queries: ArrayLike, summary: Summary | Sequence[Summary] | None = None
-    ) -> Embeddings:
-        return self.embedder.embed(queries, summary)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import textwrap
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from metavae_client.options import json_option, server_options
-from metavae_client.remote import RemoteEmbedder
+from metavae_client.options import json_option, open_embedder, sample_options, server_options
 from metavae_zoo.bundles.card import Interval, ModelCard
 from metavae_zoo.console import PATH
 from metavae_zoo.embedding.embedder import check_site
@@ -24,7 +22,7 @@ from metavae_zoo.families.mnist import FILES, RAW
 from metavae_zoo.places import cache_folder
 
 if TYPE_CHECKING:
-    from metavae_client.sites import SiteEmbedder, SitesResult
+    from metavae_client.sites import SitesResult
 
 _DRAWS = 3
 _SIZE = 10  # images of a context
@@ -46,7 +44,7 @@ _LONGEST = 88  # characters of what was inferred
     help="A model that infers sites.  [default: canonical-wavelet-<data set>]",
 )
 @server_options
-@click.option("--in-process", is_flag=True, help="Run the zoo's model here, without a server.")
+@sample_options
 @click.option(
     "--context-size",
     type=click.IntRange(1),
@@ -71,12 +69,6 @@ _LONGEST = 88  # characters of what was inferred
     type=click.IntRange(1),
     help="Test images per held-out site.  [default: 2,000, or what there is]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@click.option(
-    "--data-root",
-    type=PATH,
-    help="Folder that holds MNIST/raw.  [default: METAVAE_DATA, else the cache, else downloaded]",
-)
 @click.option(
     "--picture",
     type=PATH,
@@ -88,7 +80,7 @@ def sites(
     family_name: str | None,
     split: str,
     model: str | None,
-    url: str,
+    url: str | None,
     token_file: Path | None,
     in_process: bool,
     context_size: int,
@@ -107,17 +99,18 @@ def sites(
     each held-out site: without (every image under a context of the reference site, so as it comes)
     and with a context of the site's own images. This is `probe --protocol transfer`, run twice.
     """
-    from metavae_client.picture import ROWS, check_picture_path, save_picture
+    from metavae_client.picture import ROWS, save_picture
     from metavae_client.sites import compare_sites
+    from metavae_zoo.evaluation.reporting.plots import check_figure_path
 
     if family_name:
         family(family_name).split(split)  # an unknown name is told before a server is asked
     if rows and not picture:
         raise click.UsageError("--rows is for --picture, which was not given")
     if picture:
-        check_picture_path(picture)
+        check_figure_path(picture, "picture")
     name = model or f"canonical-wavelet-{data_set_of(family_name, data_root)}"
-    with _embedder(name, url, token_file, in_process) as embedder:
+    with open_embedder(name, url, token_file, in_process) as embedder:
         check_site(embedder.card)
         settings = ProbeSettings(
             family=family_name or _scanner(embedder.card),
@@ -210,14 +203,3 @@ def _has_mnist(data_root: Path | None) -> bool:
 def _scanner(card: ModelCard) -> str:
     """The family of the model's data set whose sites are scanners."""
     return f"{family(card.family).dataset.name}-scanner"
-
-
-def _embedder(
-    name: str, url: str, token_file: Path | None, in_process: bool
-) -> AbstractContextManager[SiteEmbedder]:
-    if not in_process:
-        return RemoteEmbedder(url, name, token_file=token_file)
-    from metavae_zoo.bundles.index import find_bundle
-    from metavae_zoo.embedding.embedder import OnnxEmbedder
-
-    return nullcontext(OnnxEmbedder(find_bundle(name)))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from metavae_zoo import __version__
-from metavae_zoo.errors import MetavaeError
+from metavae_zoo.errors import MetavaeError, install
 
 # What the base install leaves out, and the extra that brings it.
 _EXTRAS = {
@@ -53,7 +53,7 @@ class ShowsErrors(click.Command):
             if extra is None:
                 raise
             raise click.ClickException(
-                f"{error.name} is not installed. `pip install 'metavae[{extra}]'`"
+                f"{error.name} is not installed. {install(extra)}"
             ) from error
 
 

@@ -91,3 +91,8 @@ class BadFile(MetavaeError):
     """A file that cannot be read as what it should hold, or cannot be written."""
 
     code = "bad_file"
+
+
+def install(extra: str) -> str:
+    """A hint: the command that brings an extra of the package, which is on no registry."""
+    return f"In a clone of metavae: `pip install -e '.[{extra}]'`"

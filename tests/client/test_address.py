@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 
 import pytest
 
-from metavae_client.errors import ModelNotNamed, ServerUnreachable, Unauthorized
+from metavae_client.errors import BadReply, ModelNotNamed, ServerUnreachable, Unauthorized
 from metavae_client.remote import RemoteEmbedder
-from metavae_client.transport.address import management_url
+from metavae_client.transport.address import management_url, tokens_for, url_of_store
 from metavae_client.transport.tokens import Tokens
+from metavae_zoo.network import BadEnvironment
+from metavae_zoo.places import token_file
 
 
 @pytest.mark.parametrize(
@@ -63,31 +64,64 @@ def test_the_last_port_has_no_management_api_after_it():
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "says"),
+    ("variable", "value", "url"),
     [
-        ("HTTP_PROXY", "foo://me:hunter2@x", "http://HOST:PORT"),
-        ("HTTP_PROXY", "http://me:hunter2@[::1", "http://HOST:PORT"),
-        ("NO_PROXY", "::1/128", "none of IPv6's ranges"),
+        ("HTTP_PROXY", "foo://me:hunter2@x", "http://192.0.2.1:8080"),
+        ("ALL_PROXY", "socks4://x", "http://192.0.2.1:8080"),
+        ("SSL_CERT_FILE", "/none/x", "https://127.0.0.1:8443"),
+        ("SSLKEYLOGFILE", "/none/x", "https://127.0.0.1:8443"),
     ],
 )
-def test_proxies_that_cannot_be_used_are_told_without_what_they_are(
-    monkeypatch, variable, value, says
+def test_a_variable_that_cannot_be_used_is_one_error_that_names_it(
+    monkeypatch, variable, value, url
 ):
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ServerUnreachable) as refusal:
-        RemoteEmbedder("http://192.0.2.1:8080", "any")
-    assert variable in str(refusal.value)
-    assert says in str(refusal.value)
+    with RemoteEmbedder(url, "any") as remote, pytest.raises(BadEnvironment) as refusal:
+        _ = remote.card
+    assert variable in refusal.value.message
     assert "hunter2" not in str(refusal.value)
-    RemoteEmbedder("http://127.0.0.1:8080", "any").close()  # which no proxy is for
 
 
-def test_a_file_of_tls_that_cannot_be_used_is_told_by_its_variable(monkeypatch, tmp_path):
-    for variable in ("SSL_CERT_FILE", "SSLKEYLOGFILE"):
-        with monkeypatch.context() as environment:
-            environment.setenv(variable, str(tmp_path / "none" / "x"))
-            with pytest.raises(ServerUnreachable, match=f"none/x, which is {variable}, cannot"):
-                RemoteEmbedder("https://127.0.0.1:8443", "any")
+def test_a_proxy_is_not_for_this_machine(monkeypatch, fake, local):
+    monkeypatch.setenv("HTTP_PROXY", "foo://x")
+    with RemoteEmbedder(fake.url, local.card.name) as remote:
+        assert remote.card == local.card
+
+
+def test_a_dead_proxy_is_no_dead_server(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "::1/128")
+    with (
+        RemoteEmbedder("http://192.0.2.1:8080", "any") as remote,
+        pytest.raises(ServerUnreachable, match="the proxy of http_proxy does not answer") as error,
+    ):
+        _ = remote.card
+    assert "metavae-serve start" not in str(error.value)
+
+
+def test_a_redirect_is_told_with_its_target(fake, local, images):
+    target = "https://login.example.org/?next=x"
+    fake.trouble = lambda request, before: (307, {"Location": target}, b"")
+    with (
+        RemoteEmbedder(fake.url, local.card.name) as remote,
+        pytest.raises(BadReply, match=r"redirects to https://login.example.org/\?next=x"),
+    ):
+        remote.summarize(images[:2])
+
+
+def test_the_port_is_that_of_the_store_whose_key_is_read(tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    key = token_file(store)
+    key.parent.mkdir(parents=True)
+    (store / "config.properties").write_text("# ours\ninference_address=http://0.0.0.0:9123\n")
+    monkeypatch.setenv("METAVAE_STORE", str(store))
+    assert url_of_store(tokens_for(None)) == "http://127.0.0.1:8080", "it has no key"
+    key.write_text("{}")
+    assert url_of_store(tokens_for(None)) == "http://127.0.0.1:9123"
+    assert url_of_store(tokens_for(None, token="given")) == "http://127.0.0.1:8080"
+    monkeypatch.setenv("METAVAE_STORE", str(tmp_path / "none"))
+    assert url_of_store(tokens_for(None, path=key)) == "http://127.0.0.1:9123"
+    assert url_of_store(tokens_for(None, path=tmp_path / "key_file.json")).endswith(":8080")
 
 
 @pytest.mark.parametrize("name", ["", "..", "a\nb", "\udcff", "\x1b[2J", "a" * 100_000])
@@ -106,9 +140,8 @@ def test_what_can_be_no_name_of_a_model_is_told_in_one_short_line(name):
             lambda file: file.write_text('{"inference": {"key": "%s"}}' % ("k" * 5000)),
             "1000 at most",
         ),
-        (lambda file: os.mkfifo(file), "cannot be read"),
     ],
-    ids=["nested", "long", "pipe"],
+    ids=["nested", "long"],
 )
 def test_a_token_file_that_is_none_is_told(tmp_path, make, says):
     make(tmp_path / "key_file.json")

@@ -16,7 +16,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from metavae_client.cli import main
+from metavae_client.errors import ModelNotNamed
 from metavae_client.files import read_summary
+from metavae_client.probe_command import default_model
 
 DIGITS = ["--family", "digits-rotation", "--split", "contiguous"]
 SIZES = ["--train-size", "200", "--test-size", "100"]
@@ -94,12 +96,21 @@ def test_a_summary_made_once_stands_for_its_context(client, files, local, images
     assert json.loads(by_summary.stdout) == json.loads(by_context.stdout)
 
 
-def test_without_out_each_embedding_is_a_line_of_numbers(client, files, local):
+def test_without_out_each_embedding_is_a_line_with_the_name_of_its_image(client, files, local):
     result = client("embed", "queries.npy", "--context", "context.npy")
     named = json.loads(client("embed", "queries.npy", "--context", "context.npy", "--json").stdout)
     assert named["image"][3] == "queries.npy[3]"
     assert len(named["image"]) == len(named["embedding"])
-    assert np.loadtxt(result.stdout.splitlines()).shape == (20, local.card.latent_dim)
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [image for image, *_ in rows] == named["image"]
+    assert np.array([row[1:] for row in rows], float).shape == (20, local.card.latent_dim)
+
+
+def test_without_url_the_server_over_the_store_is_found(client, server, local, monkeypatch):
+    monkeypatch.delenv("METAVAE_URL")
+    monkeypatch.delenv("METAVAE_TOKEN_FILE")
+    monkeypatch.setenv("METAVAE_STORE", str(server.store))
+    assert client("models").stdout.split()[0] == local.card.name
 
 
 def test_models_lists_what_is_served(client, local):
@@ -157,6 +168,17 @@ def test_every_protocol_can_be_asked_for(client, tmp_path):
         assert result.exit_code == 0, result.output
         assert words in result.stdout.lower()
         assert (tmp_path / "probe.svg").is_file()
+
+
+def test_probe_of_a_server_with_several_models_takes_the_usual_one(monkeypatch):
+    def several(*_: object, **__: object) -> str:
+        raise ModelNotNamed("it serves two")
+
+    monkeypatch.setattr("metavae_client.probe_command.only_name", several)
+    found = CliRunner().invoke(main, ["probe", "--split", "sparse", "--url", "http://127.0.0.1:9"])
+    assert "no server answers" in found.stderr
+    assert default_model("usual", "http://127.0.0.1:9", None, False) == "usual"
+    assert default_model("usual", None, None, True) == "usual"
 
 
 @pytest.mark.parametrize("source", ["other", "shuffled", "zeros"])
@@ -275,7 +297,10 @@ def test_an_inference_token_alone_cannot_list_models_and_the_reason_is_one_line(
     [
         (["--split", "contigous"], "did you mean 'contiguous'"),
         (["--split", "contiguous", "--family", "digit"], "no family 'digit'"),
-        (["--split", "sparse", "--family", "digits-rotation"], "does not serve model"),
+        (
+            ["--split", "sparse", "--family", "digits-rotation"],
+            "was trained on the contiguous split",
+        ),
         (["--split", "contiguous", "--plot", "probe.gif"], ".png, .svg, .pdf"),
         (["--split", "contiguous", "--plot", "absent/probe.png"], "there is no folder"),
         ([*DIGITS, "--train-size", "9999"], "has 1297 images"),

@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 
 from metavae_client.errors import (
     BadReply,
+    Closed,
     GaveUp,
     ModelNotServed,
     RequestRefused,
@@ -91,11 +92,9 @@ def calls_of_others(url: str, headers: dict[str, str], model: str, body: bytes) 
     """What TorchServe's other calls of inference come to, as bytes: those that are no client's."""
     import grpc
 
-    from metavae_client.transport import predictions
-
     services = {
         "openinference.GRPCInferenceService/ModelInfer": bytes([10, len(model)]) + model.encode(),
-        "inference.InferenceAPIsService/StreamPredictions": predictions.PredictionsRequest(
+        "inference.InferenceAPIsService/StreamPredictions": grpc_transport.PredictionsRequest(
             model_name=model, input={"body": body}
         ).SerializeToString(),
     }
@@ -182,7 +181,7 @@ def answering(bundle, monkeypatch) -> Iterator[Callable[[Answers], RemoteEmbedde
     def make(answers: Answers) -> RemoteEmbedder:
         remote = RemoteEmbedder("grpc://127.0.0.1:1", bundle.card.name, give_up_after=5)
         made.append(remote)
-        monkeypatch.setattr(remote._connection._http.get()._client._transport, "_predict", answers)
+        monkeypatch.setattr(remote._connection._transport.inner, "_predict", answers)
         return remote
 
     yield make
@@ -236,23 +235,22 @@ def test_both_calls_for_a_card_share_one_deadline(answering, bundle, monkeypatch
 def test_a_request_over_a_channel_that_was_closed_is_given_up(server, url, bundle, images):
     with RemoteEmbedder(url, bundle.card.name, token_file=server.token_file) as remote:
         remote.summarize(images[:2])
-    with pytest.raises(GaveUp, match="closed here"):
+    with pytest.raises(Closed, match="is closed"):
         remote.summarize(images[:2])
 
 
 def test_without_grpcio_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "grpc", None)
-    with pytest.raises(ServerUnreachable, match=r"pip install 'metavae\[grpc\]'"):
+    monkeypatch.delitem(sys.modules, "metavae_client.transport.grpc")
+    with pytest.raises(ServerUnreachable, match=r"clone of metavae: `pip install -e '.\[grpc\]'"):
         RemoteEmbedder("grpc://127.0.0.1:8083", "any")
 
 
 def test_the_token_goes_as_metadata_and_in_no_message(server, url, bundle, monkeypatch):
-    from metavae_client.transport.grpc import GrpcTransport
-
     token = json.loads(server.token_file.read_text())["inference"]["key"]
     with RemoteEmbedder(url, bundle.card.name, token=token) as remote:
-        transport = remote._connection._http.get()._client._transport
-        assert isinstance(transport, GrpcTransport)
+        transport = remote._connection._transport.inner
+        assert isinstance(transport, grpc_transport.GrpcTransport)
         sent = []
 
         def spied(request, predict=transport._predict, **options):

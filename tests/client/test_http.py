@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trustme
 
-from metavae_client.errors import GaveUp
+from metavae_client.errors import Closed
 from metavae_client.transport.connection import Connection, Patience
 from metavae_client.transport.tokens import Tokens
 
@@ -39,7 +39,7 @@ def test_closing_wakes_who_waits_over_tls_and_lets_nothing_go_in_the_clear(tmp_p
         waiting = pool.submit(asking.send, "GET", "/")
         assert asked.wait(60)
         asking.close()
-        with pytest.raises(GaveUp, match="after 1 tries"):
+        with pytest.raises(Closed, match="is closed"):
             waiting.result(timeout=20)
         ended.set()
         serving.result()

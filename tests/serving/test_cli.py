@@ -179,5 +179,5 @@ def test_a_base_install_explains_itself_and_says_what_to_install(store, bundle, 
     for command in commands:
         done = call(*command, "--store", tmp_path / "new" if command[0] == "pack" else store.path)
         assert done.returncode == 1
-        assert "pip install 'metavae[serve]'" in done.stderr
+        assert "pip install -e '.[serve]'" in done.stderr
         assert len(done.stderr.splitlines()) == 1

@@ -87,4 +87,4 @@ def test_without_the_package_the_log_says_what_to_install(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with caplog.at_level(logging.WARNING):
         assert open_tracer("m") is None
-    assert "pip install 'metavae[trace]'" in caplog.text
+    assert "pip install -e '.[trace]'" in caplog.text

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metavae_client.transport.predictions import METHOD
+from metavae_client.transport.grpc import METHOD
 from metavae_serving.answering.access_log import Entry, Journal
 from metavae_serving.torchserve import patch
 from metavae_serving.torchserve.management import list_workers

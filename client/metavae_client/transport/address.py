@@ -1,18 +1,38 @@
-"""Where a server is: its URL, whether that is of this machine, and its management API."""
+"""The URL of a server, and of its management API."""
 
 from __future__ import annotations
 
-import ipaddress
+import re
+from contextlib import suppress
 
 import httpx
 
 from metavae_client.errors import ServerUnreachable
+from metavae_client.transport.tokens import Tokens
+from metavae_zoo.network import is_local
+from metavae_zoo.places import AnyPath, token_file
+
+DEFAULT_URL = "http://127.0.0.1:8080"
 
 _MOST_PORTS = 65_535
+_ADDRESS = re.compile(r"^inference_address=http://([^:\s]+):(\d+)\s*$", re.MULTILINE)
+
+
+def url_of_store(tokens: Tokens) -> str:
+    """URL of the server over the store whose key file is read; DEFAULT_URL if there is none."""
+    for path in (file.resolve() for file in tokens.files()):
+        store = path.parent.parent
+        if path == token_file(store):
+            with suppress(OSError, UnicodeDecodeError):
+                found = _ADDRESS.search((store / "config.properties").read_text())
+                if found:
+                    host = "127.0.0.1" if found[1] == "0.0.0.0" else found[1]  # noqa: S104
+                    return f"http://{host}:{found[2]}"
+    return DEFAULT_URL
 
 
 def parse_url(url: str) -> httpx.URL:
-    """Return a server's base URL, or raise ServerUnreachable for what is none."""
+    """The base URL of a server; raises ServerUnreachable for a text that is no such URL."""
     try:
         parsed = httpx.URL(url.rstrip("/"))
         parsed.host.encode("idna")  # as it is resolved later
@@ -21,7 +41,7 @@ def parse_url(url: str) -> httpx.URL:
     if parsed.userinfo:
         raise ServerUnreachable(
             "the URL of the server has a user or a password in it, which a server does not take",
-            hint="Leave out what stands before the @; give a token as METAVAE_TOKEN",
+            hint="Leave out the part before the @; give a token as METAVAE_TOKEN",
             field="url",
         )
     if parsed.port is not None and not 1 <= parsed.port <= _MOST_PORTS:
@@ -39,20 +59,17 @@ def parse_url(url: str) -> httpx.URL:
     return parsed
 
 
-def is_local(url: httpx.URL) -> bool:
-    """Whether the URL is of this machine, by the loopback interface."""
-    try:
-        return ipaddress.ip_address(url.host).is_loopback
-    except ValueError:
-        return url.host == "localhost"
+def tokens_for(url: str | None, *, token: str | None = None, path: AnyPath | None = None) -> Tokens:
+    """The tokens for a server; None is one on this machine."""
+    return Tokens(token=token, path=path, local=url is None or is_local(parse_url(url)))
 
 
 def management_url(url: str) -> str:
-    """Where `metavae-serve` puts the management API of an inference URL: the next port."""
+    """URL of the management API of a server: the port after that of its inference URL."""
     parsed = parse_url(url)
     if parsed.scheme == "grpc":
         raise ServerUnreachable(
-            f"{url} is an address of gRPC, which does not tell what is served",
+            f"{url} is an address of gRPC, which does not list the models",
             hint="Name the model (`embed --model NAME`), or give the management API of HTTP"
             " (`models --management-url URL`)",
             field="url",

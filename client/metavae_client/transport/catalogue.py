@@ -1,19 +1,18 @@
-"""Which models a server serves, by TorchServe's management API."""
+"""Names of the models that a server serves, from TorchServe's management API."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import httpx
 
 from metavae_client.errors import BadReply, GaveUp, ModelNotNamed, ServerUnreachable, Unauthorized
-from metavae_client.transport.address import is_local, management_url, parse_url
+from metavae_client.transport.address import management_url, tokens_for, url_of_store
 from metavae_client.transport.connection import Connection, Patience
 from metavae_client.transport.replies import one_line
 from metavae_client.transport.tokens import Tokens
 from metavae_zoo.errors import MetavaeError
+from metavae_zoo.places import AnyPath
 
-_SOON = 5.0  # seconds: an address that was guessed may be behind a firewall, and never answer
+_SOON = 5.0  # seconds: a guessed address may be behind a firewall, and never answer
 _MOST_PAGES = 100  # of 100 models each
 _NAME_IT = "Name the model: --model NAME, or METAVAE_MODEL"
 
@@ -33,7 +32,7 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
             if not isinstance(page, str):
                 raise TypeError("a page's token is text")
         raise ValueError("no last page")
-    except (ValueError, LookupError, TypeError, RecursionError, httpx.InvalidURL) as error:
+    except (ValueError, LookupError, TypeError, httpx.InvalidURL) as error:
         raise BadReply(
             f"what answers at {url} is no management API of TorchServe",
             hint="Give it as --management-url; it listens on the server's own machine only",
@@ -46,8 +45,8 @@ def served_names(url: str, tokens: Tokens, patience: Patience | None = None) -> 
 def served_beside(url: str, tokens: Tokens) -> list[str]:
     """Names of the models of the server with this inference URL, by its own management API.
 
-    Raises what is wrong with the server itself; and ServerUnreachable where it is there and its
-    management API is not.
+    Raises the error of the server itself if it does not answer, and ServerUnreachable if only its
+    management API does not.
     """
     _ping(url, tokens)
     try:
@@ -61,12 +60,13 @@ def served_beside(url: str, tokens: Tokens) -> list[str]:
         ) from error
 
 
-def only_name(url: str, *, token_file: Path | None = None) -> str:
-    """Name of the one model that the server with this inference URL serves.
+def only_name(url: str | None, *, token_file: AnyPath | None = None) -> str:
+    """Name of the one model that the server serves; `url` None is as for RemoteEmbedder.
 
-    Raises ModelNotNamed where it serves several or does not tell, and what `Connection` raises.
+    Raises ModelNotNamed if it serves several or does not tell, and what `Connection` raises.
     """
-    tokens = Tokens(path=token_file, local=is_local(parse_url(url)))
+    tokens = tokens_for(url, path=token_file)
+    url = url or url_of_store(tokens)
     _ping(url, tokens)
     try:
         names = _names_soon(url, tokens)
@@ -86,8 +86,8 @@ def only_name(url: str, *, token_file: Path | None = None) -> str:
     )
 
 
-def names_if_they_can_be_had(url: str, tokens: Tokens) -> list[str]:
-    """The names, or none where the management API is out of reach; soon, in any case."""
+def try_served_names(url: str, tokens: Tokens) -> list[str]:
+    """The names, within a short time; none if the management API is out of reach."""
     try:
         return _names_soon(url, tokens)
     except MetavaeError:
@@ -95,8 +95,8 @@ def names_if_they_can_be_had(url: str, tokens: Tokens) -> list[str]:
 
 
 def _ping(url: str, tokens: Tokens) -> None:
-    """Raise what is wrong with the server itself, which comes before what its models are."""
-    management_url(url)  # which there is none of for gRPC
+    """Raise the error of the server itself, if there is one."""
+    management_url(url)  # gRPC has none
     inference = Connection(url, tokens, "inference", Patience())
     try:
         inference.send("GET", "/ping")

@@ -1,22 +1,22 @@
-"""Requests to one server, by HTTP or gRPC: tokens, retries and what its failures mean."""
+"""Requests to one server: tokens, retries, and errors that name the cause."""
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import httpx
+import tenacity
 
-from metavae_client.errors import GaveUp, ServerUnreachable, Unauthorized
-from metavae_client.transport.address import is_local, management_url, parse_url
-from metavae_client.transport.forks import PerProcess
-from metavae_client.transport.http import SHORTEST_TRY, HttpClient
+from metavae_client.errors import Closed, GaveUp, ServerUnreachable, Unauthorized
+from metavae_client.transport.address import management_url, parse_url
+from metavae_client.transport.http import WholeReplies, open_transport
 from metavae_client.transport.replies import (
     REQUEST_ID,
     checked,
@@ -25,47 +25,66 @@ from metavae_client.transport.replies import (
     refuses_token,
     retry_after,
 )
-from metavae_client.transport.tokens import Key, Tokens
+from metavae_client.transport.tokens import Key, TokenAuth, Tokens
+from metavae_zoo.network import explain, is_local
 
 logger = logging.getLogger(__name__)
 
 _TRANSIENT = {429, 500, 502, 503, 504, 507}  # TorchServe answers 507 when a worker has died
-_FIRST_DELAY = 0.1  # seconds
-_LONGEST_DELAY = 5.0
-_MOST_TOKENS = 4  # per request: a file that changes all the time must not keep it busy
+_SHORTEST_TRY = 0.1  # seconds
+_jitter = tenacity.wait_random_exponential(multiplier=0.1, max=5.0)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: for one try, and for one request with all its retries.
+    """Seconds for one try, and for one request with all its retries.
 
-    A try ends with its time even if its reply still trickles in; only while it connects, sends or
-    waits for the reply's headers, each of these may take that long by itself.
+    A try ends with its time even if its reply still trickles in. While it connects, sends or waits
+    for the reply's headers, each of these may take that long by itself.
     """
 
     timeout: float = 30.0
     give_up_after: float = 60.0
 
 
-class Connection:
-    """A pool of connections to one server, for any number of threads, and in forked processes.
+class _Transient(Exception):
+    """A try that failed and may succeed later; `delay` is what the server asks for, in seconds."""
 
-    A request that the server could not take (500, 503, 507, a reset, a timeout) is sent again
-    after a random delay that doubles in the mean, or after Retry-After. In place of a refused
-    token others are tried, as long as `tokens` has one that this request has not tried; a server
-    on this machine is then asked for a new one, once, where `tokens` has the key to do so.
+    def __init__(self, trouble: str, delay: float = 0.0) -> None:
+        super().__init__(trouble)
+        self.delay = delay
+
+
+class Connection:
+    """A pool of connections to one server, for any number of threads of one process.
+
+    A request that the server could not take (500, 503, 507, a reset, a timeout) is sent again after
+    a random delay that doubles in the mean, or after Retry-After. All requests are safe to repeat.
+    In place of a refused token another is sent, see `TokenAuth`.
     """
 
-    def __init__(self, url: str, tokens: Tokens, key: Key, patience: Patience) -> None:
+    def __init__(
+        self,
+        url: str,
+        tokens: Tokens,
+        key: Key,
+        patience: Patience,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         parsed = parse_url(url)
         self.url = str(parsed)
         self._tokens = tokens
         self._key: Key = key
-        self._token = tokens.read(key)
         self._patience = patience
         self._reached = False
         self._closed = threading.Event()
-        self._http = PerProcess(partial(HttpClient, parsed))
+        self._transport = WholeReplies(transport or open_transport(parsed))
+        self._http = httpx.Client(
+            base_url=parsed,
+            auth=TokenAuth(tokens, key, self._renew),
+            transport=self._transport,
+            headers={"Accept-Encoding": "identity"},  # a packed reply may be a bomb
+        )
 
     def send(
         self,
@@ -78,131 +97,116 @@ class Connection:
     ) -> httpx.Response:
         """Return the successful (2xx) reply.
 
-        All its tries have one new id as X-Request-Id. Raises ServerUnreachable, Unauthorized or
-        ModelNotServed (for `model`); RequestRefused, GaveUp or BadReply, which tell the id.
+        All tries have the same new id as X-Request-Id. Raises ServerUnreachable, Unauthorized or
+        ModelNotServed (for `model`); RequestRefused, GaveUp, Closed or BadReply, which tell the id.
         """
-        started, tries = time.monotonic(), 0
-        identity = uuid.uuid4().hex
-        refused: set[str | None] = set()
-        others = self._others(refused, started)
-        while True:
-            tries, token = tries + 1, self._token
-            sent = {**(headers or {}), REQUEST_ID: identity, **_authorization(token)}
-            response, trouble = self._try(method, path, body, sent, self._deadline(started))
-            if response is not None and refuses_token(response):
-                refused.add(token)
-                with self._tokens.held(self._deadline(started), self._closed):
-                    other = next(others, None) if len(refused) <= _MOST_TOKENS else None
-                if other is None:
-                    raise self._unauthorized(token)
-                self._token = other
-                continue
-            if response is not None and response.status_code not in _TRANSIENT:
-                return checked(response, self.url, model)
-            elapsed = time.monotonic() - started
-            left = self._patience.give_up_after - elapsed
-            asked = retry_after(response.headers) if response is not None else 0.0
-            # The last try comes in time: a delay of our own ends early, the server's is kept.
-            delay = max(asked, min(_delay(tries), left - SHORTEST_TRY))
-            gave_up = GaveUp(
-                self.url, tries=tries, seconds=elapsed, last=trouble, request_id=identity
-            )
-            if left <= 2 * SHORTEST_TRY or delay >= left or self._closed.is_set():
-                raise gave_up
-            again = "%s: %s; trying again in %.1f s (request=%s)"
-            logger.info(again, self.url, trouble, delay, identity)
-            if self._wait(delay):
-                raise gave_up
+        started, identity = time.monotonic(), uuid.uuid4().hex
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Transient),
+            wait=_delay,
+            stop=tenacity.stop_before_delay(self._patience.give_up_after),
+            sleep=self._wait,
+            before_sleep=lambda state: self._log(state, identity),
+            reraise=True,
+        )
+        request = {
+            "method": method,
+            "url": path,
+            "content": body,
+            "headers": {**(headers or {}), REQUEST_ID: identity},
+        }
+        try:
+            response = retrying(self._try, request, started)
+        except _Transient as last:
+            raise GaveUp(
+                self.url,
+                tries=retrying.statistics["attempt_number"],
+                seconds=time.monotonic() - started,
+                last=str(last),
+                request_id=identity,
+            ) from last
+        if refuses_token(response):
+            raise self._unauthorized(had_token="Authorization" in response.request.headers)
+        return checked(response, self.url, model)
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed: every request gives up at once."""
+        """Whether it was closed: every request then raises Closed."""
         return self._closed.is_set()
 
     def close(self) -> None:
-        """Close the connections; requests that wait for a reply or a retry give up."""
+        """Close the connections; requests that wait for a reply or a retry raise Closed."""
         self._closed.set()
-        self._http.get().close()
+        self._http.close()
 
-    def _deadline(self, started: float) -> float:
-        """When a try that begins now has to end, of a request that was started then."""
+    def _try(self, request: dict[str, Any], started: float) -> httpx.Response:
+        """The reply of one try; raises _Transient where another may help."""
+        identity = request["headers"][REQUEST_ID]
+        if self._closed.is_set():
+            raise Closed(self.url, request_id=identity)
         now = time.monotonic()
-        return min(now + self._patience.timeout, started + self._patience.give_up_after)
+        deadline = min(now + self._patience.timeout, started + self._patience.give_up_after)
+        try:
+            response = self._http.request(
+                **request,
+                timeout=max(deadline - now, _SHORTEST_TRY),
+                extensions={"deadline": deadline},
+            )
+        except (httpx.TransportError, RuntimeError) as error:
+            if self._closed.is_set():
+                raise Closed(self.url, request_id=identity) from error
+            if isinstance(error, RuntimeError):  # a bug of ours
+                raise
+            raise self._trouble(error) from error
+        self._reached = True
+        if response.status_code in _TRANSIENT and not refuses_token(response):
+            raise _Transient(in_words(response), retry_after(response.headers))
+        return response
 
-    def _others(self, refused: Set[str | None], started: float) -> Iterator[str]:
-        """Tokens that are not among the `refused` when they are asked for; a new one comes last."""
-        unrefused = partial(self._tokens.read, self._key, refused)
-        yield from iter(unrefused, None)
-        self._renew(started)
-        yield from iter(unrefused, None)
+    def _trouble(self, error: httpx.TransportError) -> Exception:
+        """The error for a failed connection: final if nothing has ever answered here."""
+        if not self._reached and isinstance(error, httpx.ConnectError | httpx.ProxyError):
+            cause, hint = explain(self.url, error)
+            start = "Start one with `metavae-serve start NAME`, or give its address as --url or"
+            return ServerUnreachable(
+                one_line(cause), hint=hint or f"{start} METAVAE_URL", field="url"
+            )
+        illegal = isinstance(error, httpx.RemoteProtocolError) and str(error).startswith("illegal")
+        if not self._reached and illegal:
+            return ServerUnreachable(
+                f"what answers at {self.url} does not speak HTTP ({one_line(str(error))})",
+                hint="Check --url: the inference API is at port 8080 by default; gRPC, three ports"
+                " further on, takes grpc:// addresses",
+                field="url",
+            )
+        return _Transient(f"a {type(error).__name__} ({one_line(str(error))})")
 
-    def _renew(self, started: float) -> None:
-        """Have a server on this machine write a new token into its key file, if it has that key."""
+    def _renew(self, limits: Mapping[str, Any]) -> None:
+        """Have a server on this machine write a new token into the key file of its store."""
         url = parse_url(self.url)
         if url.scheme == "grpc" or not is_local(url):  # gRPC's address does not tell where
             return
         at = self.url if self._key == "management" else management_url(self.url)
         for api_key in self._tokens.api_keys():
-            path, sent = f"{at}/token?type={self._key}", _authorization(api_key)
-            response, trouble = self._try("GET", path, None, sent, self._deadline(started))
-            if response is not None and response.is_success:
-                return
-            logger.info("%s makes no new token: %s", at, trouble)
+            with suppress(httpx.TransportError):
+                self._http.get(
+                    f"{at}/token?type={self._key}",
+                    headers={"Authorization": f"Bearer {api_key}"},
+                    auth=None,
+                    extensions=dict(limits),
+                )
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait, for no longer than until the connection is closed; whether it is."""
-        return self._closed.wait(seconds)
+    def _wait(self, seconds: float) -> None:
+        """Wait, or until the connection is closed."""
+        self._closed.wait(seconds)
 
-    def _try(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        deadline: float,
-    ) -> tuple[httpx.Response | None, str]:
-        """The reply, if one came by the deadline, and what is wrong, in words."""
-        if self._closed.is_set():  # a forked process would open connections of its own
-            return None, "the connection being closed here"
-        try:
-            response = self._http.get().reply(method, path, body, headers, deadline)
-        except httpx.ConnectError as error:
-            # Nothing has ever answered here: it is not a matter of patience.
-            if not self._reached:
-                if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                    raise ServerUnreachable(
-                        f"the certificate of {self.url} is not trusted ({one_line(str(error))})",
-                        hint="Give the certificate of the authority that signed it as the file"
-                        " SSL_CERT_FILE, and use the host name that it was made for",
-                        field="url",
-                    ) from error
-                raise ServerUnreachable(
-                    f"no server answers at {self.url} ({one_line(str(error))})",
-                    hint="Start one with `metavae-serve start NAME`, or give its address as --url"
-                    " or METAVAE_URL",
-                    field="url",
-                ) from error
-            return None, "the connection being refused"
-        except httpx.RemoteProtocolError as error:
-            if not self._reached and str(error).startswith("illegal"):
-                raise ServerUnreachable(
-                    f"what answers at {self.url} does not speak HTTP ({one_line(str(error))})",
-                    hint="Check --url: the inference API is at port 8080 by default; gRPC, three"
-                    " ports further on, takes grpc:// addresses",
-                    field="url",
-                ) from error
-            return None, f"a {type(error).__name__}"
-        except httpx.RequestError as error:
-            return None, f"a {type(error).__name__}"
-        except RuntimeError:  # httpx's word for a client that another thread has closed
-            if not self._closed.is_set():
-                raise
-            return None, "the connection being closed here"
-        self._reached = True
-        return response, "" if response.is_success else in_words(response)
+    def _log(self, state: tenacity.RetryCallState, identity: str) -> None:
+        trouble = state.outcome and state.outcome.exception()
+        again = "%s: %s; trying again in %.1f s (request=%s)"
+        logger.info(again, self.url, trouble, state.upcoming_sleep, identity)
 
-    def _unauthorized(self, token: str | None) -> Unauthorized:
-        problem = "wants a token and was given" if token is None else "refuses"
+    def _unauthorized(self, *, had_token: bool) -> Unauthorized:
+        problem = "refuses" if had_token else "wants a token and was given"
         if self._key == "management":
             return Unauthorized(
                 f"the management API at {self.url}, which lists the models, wants the management"
@@ -219,11 +223,7 @@ class Connection:
         )
 
 
-def _authorization(token: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _delay(tries: int) -> float:
-    """Seconds to the next try: exponential with full jitter."""
-    ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(tries - 1, 10))
-    return random.uniform(0, ceiling)  # noqa: S311
+def _delay(state: tenacity.RetryCallState) -> float:
+    """Seconds to the next try: exponential with full jitter, or as long as the server asks."""
+    last = state.outcome and state.outcome.exception()
+    return max(_jitter(state), last.delay if isinstance(last, _Transient) else 0.0)

@@ -1,7 +1,7 @@
 """gRPC in place of HTTP: the same bodies through TorchServe's own `Predictions` call.
 
-To the client it is another transport under httpx: what comes back is told as the HTTP reply that
-it would have been, so that tokens, retries and errors are those of `Connection`.
+It is a transport under httpx: each result becomes the HTTP reply that it would have been, so that
+tokens, retries and errors are those of `Connection`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import json
 import re
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import unquote
 
+import grpc
 import httpx
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from metavae_client.errors import ServerUnreachable
 from metavae_client.transport.replies import MOST_BYTES
 from metavae_zoo.parsing import parse_json
 from metavae_zoo.protocol.wire import (
@@ -25,32 +26,53 @@ from metavae_zoo.protocol.wire import (
     json_length,
 )
 
-if TYPE_CHECKING:
-    import grpc
-
+METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+_FIELD = descriptor_pb2.FieldDescriptorProto
 _INFER = re.compile(r"/v2/models/([^/]+)/infer")
 _RESOURCE = re.compile(r"/predictions/([^/]+)/1\.0/(\w+)")
 _PORT = 8083
 
 
+def _messages() -> tuple[Any, Any]:
+    """The request and the response; field names and numbers are those of inference.proto."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="metavae/predictions.proto", package="metavae.predictions", syntax="proto3"
+    )
+    request = file.message_type.add(name="PredictionsRequest")
+    request.field.add(name="model_name", number=1, type=_FIELD.TYPE_STRING, label=1)
+    request.field.add(name="model_version", number=2, type=_FIELD.TYPE_STRING, label=1)
+    request.field.add(
+        name="input",
+        number=3,
+        type=_FIELD.TYPE_MESSAGE,
+        label=_FIELD.LABEL_REPEATED,
+        type_name=".metavae.predictions.PredictionsRequest.InputEntry",
+    )
+    entry = request.nested_type.add(name="InputEntry", options={"map_entry": True})
+    entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=1)
+    entry.field.add(name="value", number=2, type=_FIELD.TYPE_BYTES, label=1)
+    response = file.message_type.add(name="PredictionResponse")
+    response.field.add(name="prediction", number=1, type=_FIELD.TYPE_BYTES, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    names = ("PredictionsRequest", "PredictionResponse")
+    request_type, response_type = (
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.{name}"))
+        for name in names
+    )
+    return request_type, response_type
+
+
+PredictionsRequest, PredictionResponse = _messages()
+
+
 class GrpcTransport(httpx.BaseTransport):
     """A channel to one server, for any number of threads.
 
-    `proxied`: whether a proxy of the environment is used. Raises ServerUnreachable where grpcio is
-    not installed.
+    `proxied`: whether a proxy of the environment is used.
     """
 
     def __init__(self, url: httpx.URL, *, proxied: bool) -> None:
-        try:
-            import grpc
-
-            from metavae_client.transport import predictions
-        except ImportError as error:
-            raise ServerUnreachable(
-                f"{url} is an address of gRPC, and {error.name} is not installed",
-                hint="`pip install 'metavae[grpc]'`, or give the server's HTTP address",
-                field="url",
-            ) from error
         options = (
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", MOST_BYTES),
@@ -58,11 +80,10 @@ class GrpcTransport(httpx.BaseTransport):
         )
         host = f"[{url.host}]" if ":" in url.host else url.host
         self._channel = grpc.insecure_channel(f"{host}:{url.port or _PORT}", options)
-        self._message = predictions.PredictionsRequest
         self._predict = self._channel.unary_unary(
-            predictions.METHOD,
-            request_serializer=predictions.PredictionsRequest.SerializeToString,
-            response_deserializer=predictions.PredictionResponse.FromString,
+            METHOD,
+            request_serializer=PredictionsRequest.SerializeToString,
+            response_deserializer=PredictionResponse.FromString,
         )
 
     def close(self) -> None:
@@ -93,31 +114,29 @@ class GrpcTransport(httpx.BaseTransport):
     def _call(
         self, request: httpx.Request, deadline: float, model: str, **inputs: bytes
     ) -> httpx.Response:
-        import grpc
-
         headers = httpx.Headers(request.headers)
         token = headers.pop("Authorization", None)  # as metadata: a message may be logged
         fields = {name: text.encode() for name, text in headers.items()}
-        message = self._message(model_name=unquote(model), input=fields | inputs)
+        message = PredictionsRequest(model_name=unquote(model), input=fields | inputs)
         metadata = (("authorization", token),) if token else ()
-        if message.ByteSize() > MAX_REQUEST_BYTES:  # TorchServe resets the call, and says no word
+        if message.ByteSize() > MAX_REQUEST_BYTES:  # TorchServe resets the call without a word
             return _response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         try:
-            # Waited for, and not ended by a timeout: TorchServe answers into a call that was ended
-            # with an exception, which takes the worker down.
+            # The call has no timeout of its own: TorchServe answers a cancelled call with an
+            # exception that takes the worker down.
             call = self._predict.future(message, metadata=metadata)
             found = call.result(timeout=deadline - time.monotonic())
         except grpc.FutureTimeoutError as error:
             raise httpx.ReadTimeout("no reply in time", request=request) from error
         except grpc.RpcError as error:
             return _failure(error, request)
-        except ValueError as error:  # grpc's word for a channel that another thread has closed
+        except ValueError as error:  # another thread has closed the channel
             raise RuntimeError("the channel is closed") from error
         return _success(found.prediction)
 
 
 def _success(content: bytes) -> httpx.Response:
-    """A reply; an error of ours is one too, and says of which status."""
+    """The HTTP reply of a successful call; an error of ours is one, and has its status in it."""
     if not content.startswith(b'{"error"'):
         return _response(HTTPStatus.OK, content, {HEADER_LENGTH: str(json_length(content))})
     status = _whole_number(content, "status")
@@ -137,9 +156,7 @@ def _whole_number(content: bytes, name: str) -> int | None:
 
 
 def _failure(error: grpc.RpcError, asked: httpx.Request) -> httpx.Response:
-    """TorchServe's own refusal as its HTTP API says it; raises what httpx would for a lost call."""
-    import grpc
-
+    """The HTTP reply of TorchServe's own refusal; raises httpx's errors for a lost call."""
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         raise httpx.ConnectError(details, request=asked) from error
@@ -162,12 +179,12 @@ def _failure(error: grpc.RpcError, asked: httpx.Request) -> httpx.Response:
 
 
 def _another_api() -> httpx.Response:
-    """The reply of what is no metavae server."""
+    """The reply of an API that is not ours."""
     return _response(HTTPStatus.NOT_FOUND)
 
 
 def _response(
     status: int, content: bytes = b"", headers: dict[str, str] | None = None
 ) -> httpx.Response:
-    """One that is still to be read, as those of HTTP are."""
+    """A reply whose body is still to be read, as over HTTP."""
     return httpx.Response(status, headers=headers, stream=httpx.ByteStream(content))

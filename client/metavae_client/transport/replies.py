@@ -1,4 +1,4 @@
-"""Replies, read to their end; and what those say that are no success, in words safe to show."""
+"""Replies: read within limits, checked, and their errors in words that are safe to show."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _MOST_DIGITS = 18
 
 
 def request_id(response: httpx.Response) -> str:
-    """The id that the request was sent with which this replies to; empty if none."""
+    """The id of the request that this replies to; empty if it has none."""
     return response.request.headers.get(REQUEST_ID, "")
 
 
 def whole_number(headers: httpx.Headers, name: str) -> int | None:
-    """The whole number in a header; None where it is absent or holds none."""
+    """The whole number in a header; None if there is none."""
     text = headers.get(name, "")
     plain = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
     return int(text) if plain else None
 
 
 def retry_after(headers: httpx.Headers) -> float:
-    """Seconds from now that Retry-After asks for, by number or date; 0 or less for none."""
+    """Seconds from now that Retry-After asks for, as a number or a date; 0 or less for none."""
     seconds = whole_number(headers, "Retry-After")
     if seconds is not None:
         return float(seconds)
     try:
         date = email.utils.parsedate_to_datetime(headers.get("Retry-After", ""))
         return date.timestamp() - time.time()
-    except (ValueError, OverflowError):  # of a year that no clock has
+    except (ValueError, OverflowError):  # a year that no clock has
         return 0.0
 
 
@@ -46,48 +46,55 @@ _LONGEST = 1000  # characters of a text of the server's
 _PACKING = ("content-encoding", "content-length", "transfer-encoding")  # of a reply on its way
 
 
-def read_reply(reply: httpx.Response, deadline: float) -> httpx.Response:
-    """The whole of a reply that is still coming in.
+def read_reply(reply: httpx.Response, request: httpx.Request) -> httpx.Response:
+    """The whole of a reply that still comes in.
 
-    Raises ReadTimeout where that is not so at the deadline, by `time.monotonic`, and BadReply for
-    more than a metavae server sends, or what is packed: that grows where it is unpacked.
+    Raises ReadTimeout if it is incomplete at the deadline (an extension of the request), and
+    BadReply if it is longer than a metavae server sends, or packed: it could grow without limit.
     """
+    path, deadline = request.url.path, request.extensions["deadline"]
     packing = reply.headers.get("Content-Encoding", "identity")
     if packing.lower() != "identity":
         raise _of_another_server(
-            f"the reply at {reply.request.url.path} is packed ({one_line(packing)}), which no"
-            " metavae server's is, and which was not asked for",
-            reply,
+            f"the reply at {path} is packed ({one_line(packing)}), which no metavae server's is,"
+            " and which was not asked for",
+            request,
         )
     # httpx's own timeout is for each read: a reply could trickle in for ever.
-    chunks, came = [], 0
+    chunks, size = [], 0
     for chunk in reply.iter_raw():
         chunks.append(chunk)
-        came += len(chunk)
-        if came > MOST_BYTES:
+        size += len(chunk)
+        if size > MOST_BYTES:
             raise _of_another_server(
-                f"the reply at {reply.request.url.path} has more than {MOST_BYTES} bytes, which no"
-                " metavae server sends",
-                reply,
+                f"the reply at {path} has more than {MOST_BYTES} bytes, which no metavae server"
+                " sends",
+                request,
             )
         if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the reply took too long", request=reply.request)
+            raise httpx.ReadTimeout("the reply took too long", request=request)
     headers = reply.headers.copy()
     for name in _PACKING:
         headers.pop(name, None)
-    return httpx.Response(
-        reply.status_code, headers=headers, content=b"".join(chunks), request=reply.request
-    )
+    return httpx.Response(reply.status_code, headers=headers, content=b"".join(chunks))
 
 
 def checked(response: httpx.Response, url: str, model: str) -> httpx.Response:
-    """The reply, where it is a success.
+    """The reply, if it is a success.
 
     Raises ModelNotServed (for `model`), RequestRefused with the server's own words, or BadReply for
-    what no metavae server answers.
+    a reply that no metavae server sends.
     """
     if response.is_success:
         return response
+    if response.is_redirect:
+        target = one_line(response.headers["Location"])
+        raise BadReply(
+            f"{url} redirects to {target}, and a metavae server redirects nowhere",
+            hint="Give the address of the server itself as --url or METAVAE_URL",
+            field="url",
+            request_id=request_id(response),
+        )
     fault = _fault(response)
     if fault.get("type") in ("ModelNotFoundException", "ModelVersionNotFoundException"):
         raise ModelNotServed(model, url)
@@ -113,12 +120,12 @@ def checked(response: httpx.Response, url: str, model: str) -> httpx.Response:
     raise _of_another_server(
         f"what answers at {url} is not the API of a metavae server (HTTP"
         f" {response.status_code} at {response.request.url.path})",
-        response,
+        response.request,
     )
 
 
 def refuses_token(response: httpx.Response) -> bool:
-    """Whether it is the token that the server finds fault with."""
+    """Whether the server refuses the token."""
     if response.status_code in (401, 403):
         return True
     # TorchServe answers 400 to a bad token.
@@ -126,15 +133,15 @@ def refuses_token(response: httpx.Response) -> bool:
 
 
 def in_words(response: httpx.Response) -> str:
-    """The status of a reply, and what it says is wrong."""
+    """The status of a reply, and its error."""
     said = one_line(_fault(response).get("message", response.reason_phrase))
     return f"HTTP {response.status_code} ({said[:200]})"
 
 
 def one_line(said: object) -> str:
-    """What a server said, without what a terminal would obey, and cut where it is long.
+    """A server's text, cut if it is long, without characters that a terminal would obey.
 
-    Empty for what is neither a text nor a number.
+    Empty for anything but a text or a number.
     """
     if not isinstance(said, str | int | float):
         return ""
@@ -144,17 +151,17 @@ def one_line(said: object) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
-def _of_another_server(what: str, reply: httpx.Response) -> BadReply:
+def _of_another_server(problem: str, request: httpx.Request) -> BadReply:
     return BadReply(
-        what,
+        problem,
         hint="Check --url; the default port of the inference API is 8080",
         field="url",
-        request_id=request_id(reply),
+        request_id=request.headers.get(REQUEST_ID, ""),
     )
 
 
 def _fault(response: httpx.Response) -> dict[str, Any]:
-    """What the body says is wrong: our own error, or TorchServe's; empty if neither."""
+    """The error in the body: ours, or TorchServe's; empty if there is none."""
     try:
         content = response.json()
     except (ValueError, RecursionError):

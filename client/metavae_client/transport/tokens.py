@@ -1,42 +1,41 @@
-"""The token that a server wants, and where it is found.
+"""The token of a server: where it is read, and what happens when the server refuses it.
 
-TorchServe makes new tokens at each start and lets them expire, so a file is read again whenever
-a token is refused, and the next file is tried: one may be what a server left that has ended. No
-token is ever part of an error, a log or a `repr`.
+TorchServe makes new tokens at each start and lets them expire. No token is ever part of an error,
+a log or a `repr`.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import threading
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
+
+import httpx
 
 from metavae_client.errors import Unauthorized
+from metavae_client.transport.replies import refuses_token
 from metavae_zoo.parsing import parse_json
 from metavae_zoo.places import AnyPath, default_store, token_file
 
 Key = Literal["inference", "management"]
 
-KEY_FILE = "key_file.json"  # what TorchServe writes into its working directory
+KEY_FILE = "key_file.json"  # TorchServe writes it into its working directory
 
 _LONGEST = 1000  # characters of a token
+_MOST_TOKENS = 4  # per request: a file that always changes must not keep it busy
 _READS = 5
-_POLL_SECONDS = 0.01
-_WRITE_SECONDS = 0.01  # more than writing it takes
+_WRITE_SECONDS = 0.01  # more than TorchServe takes to write the file
 
 
 class Tokens:
-    """Where the tokens for one server come from: a given token, or a key file of TorchServe.
+    """The tokens for one server: a given token, or a key file of TorchServe.
 
-    In this order: `token`, `path`, METAVAE_TOKEN, METAVAE_TOKEN_FILE; and for a server on this
-    machine (`local`) the default store's key file, then ./key_file.json. A file that was merely
-    found is not sent to another machine.
+    The order is `token`, `path`, METAVAE_TOKEN, METAVAE_TOKEN_FILE. For a server on this machine
+    (`local`) the key file of the default store follows, then ./key_file.json.
     """
 
     def __init__(
@@ -51,82 +50,96 @@ class Tokens:
         self._found = [token_file(default_store()), Path(KEY_FILE)] if local else []
 
     def read(self, key: Key, refused: Set[str | None] = frozenset()) -> str | None:
-        """The first token as it is now that was not `refused`; None where there is none.
+        """The first token that was not `refused`; None if there is none.
 
-        Raises Unauthorized for a file that holds no token.
+        Files are read anew each time. Raises Unauthorized for a file that holds no token.
         """
         if self._token is not None:
             tokens = iter([_checked(self._token, "the token that was given")])
         else:
-            tokens = (_checked(_from_key_file(path, key), f"{path}") for path in self._files())
+            tokens = (_checked(_from_key_file(path, key), f"{path}") for path in self.files())
         return next((token for token in tokens if token not in refused), None)
 
     @contextmanager
-    def held(self, deadline: float, dropped: threading.Event) -> Iterator[None]:
-        """Hold the key file (of two, the first) against other threads and processes.
-
-        So that of all who miss a token one has it renewed, and the others read it. It is waited for
-        until `deadline` (of the monotonic clock) at most, or until `dropped` is set: who holds it
-        may be stopped.
-        """
+    def locked(self) -> Iterator[None]:
+        """Hold the first key file: one thread or process renews its token, the others then read."""
         with ExitStack() as stack:
-            for path in self._files()[:1]:
-                with suppress(OSError):  # a file that is gone, or on a disk without locks
-                    file = stack.enter_context(path.open())
-                    while not _locked(file) and time.monotonic() < deadline:
-                        if dropped.wait(_POLL_SECONDS):
-                            break
+            for path in self.files()[:1]:
+                with suppress(OSError):  # the file is gone, or on a disk without locks
+                    fcntl.flock(stack.enter_context(path.open()), fcntl.LOCK_EX)
             yield
 
     def api_keys(self) -> list[str]:
-        """Keys with which TorchServe makes new tokens; they are for no other machine to see.
+        """Keys with which TorchServe makes new tokens; they never leave this machine.
 
-        Of a store's own file alone: where a server writes elsewhere, as for a copy of the file, a
-        new token would end the one that others have, and never be read.
+        Only a store's own key file counts: a copy of it would never be written again, and the new
+        token would end the one that others have.
         """
-        if self._token is not None:
-            return []
         keys = []
-        for path in filter(_is_of_a_store, self._files()):
-            with suppress(Unauthorized):  # a file may hold its tokens without it
-                keys.append(_checked(_from_key_file(path, "API"), f"{path}"))
+        for path in [] if self._token is not None else self.files():
+            if path.resolve() == token_file(path.resolve().parent.parent):
+                with suppress(Unauthorized):  # a file may hold tokens only
+                    keys.append(_checked(_from_key_file(path, "API"), f"{path}"))
         return keys
 
     def origin(self) -> str:
-        """Where the token comes from, for people."""
+        """Where the token comes from, in words."""
         if self._token is not None:
             return "the token that was given (METAVAE_TOKEN)"
-        files = self._files()
-        if files:
+        if files := self.files():
             return f"the token of {' and that of '.join(map(str, files))}"
-        searched = ", ".join(str(path) for path in self._found) or "no file named"
+        searched = ", ".join(map(str, self._found)) or "no file named"
         return f"no token (looked at METAVAE_TOKEN, METAVAE_TOKEN_FILE, {searched})"
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The key files that are read, in their order."""
+        if self._token is not None:
+            return []
         if self._path is not None:
             return [self._path]
-        return [path for path in self._found if _is_file(path)]
+        return [path for path in self._found if os.path.lexists(path)]
 
 
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+class TokenAuth(httpx.Auth):
+    """Sends the token of a kind; for a refused one it tries the next, and has one renewed.
 
+    `renew` has the server write a new token into its key file, given the extensions of the request
+    (its time limits). Each request calls it once at most. A last refusal is returned as the reply.
+    """
 
-def _is_file(path: Path) -> bool:
-    """Whether it is there, or behind a door: the error that then follows names it."""
-    try:
-        return path.is_file()
-    except PermissionError:
-        return True
+    def __init__(
+        self, tokens: Tokens, key: Key, renew: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        self._tokens = tokens
+        self._key: Key = key
+        self._renew = renew
+        self._token: str | None = None  # the one that was taken last
 
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send the request until its token is taken, or there is no other."""
+        refused: set[str | None] = set()
+        token = self._token or self._tokens.read(self._key)
+        while True:
+            if token is not None:
+                request.headers["Authorization"] = f"Bearer {token}"
+            response = yield request
+            if not refuses_token(response):
+                self._token = token
+                return
+            refused.add(token)
+            token = self._other(refused, request) if len(refused) < _MOST_TOKENS else None
+            if token is None:
+                self._token = None
+                return
 
-def _is_of_a_store(path: Path) -> bool:
-    found = path.resolve()
-    return found == token_file(found.parent.parent)
+    def _other(self, refused: Set[str | None], request: httpx.Request) -> str | None:
+        with self._tokens.locked():
+            token = self._tokens.read(self._key, refused)
+            if token is None and "renewed" not in request.extensions:
+                request.extensions["renewed"] = True
+                self._renew(request.extensions)
+                token = self._tokens.read(self._key, refused)
+            return token
 
 
 def _from_key_file(path: Path, key: Key | Literal["API"]) -> str:
@@ -143,9 +156,7 @@ def _from_key_file(path: Path, key: Key | Literal["API"]) -> str:
 
 
 def _contents(path: Path) -> Any:
-    """What a key file says. TorchServe writes over it in place: a half of one is read again."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file")  # a pipe would be waited for, and read once
+    """The JSON of a key file. TorchServe overwrites it in place: half a file is read again."""
     for _ in range(_READS - 1):
         with suppress(ValueError):
             return parse_json(path.read_text())
@@ -155,7 +166,7 @@ def _contents(path: Path) -> Any:
 
 def _checked(token: str, origin: str) -> str:
     token = token.strip()
-    # Anything else could not stand in a header, and the HTTP library's error would show it.
+    # Other characters cannot stand in a header, and the HTTP library's error would show them.
     printable = token.isascii() and token.isprintable() and " " not in token
     if not token or not printable or len(token) > _LONGEST:
         raise Unauthorized(

@@ -238,7 +238,7 @@ class ModelCard(_Frozen):
         if not isinstance(version, int) or version > SCHEMA:
             raise BadBundle(
                 f"{source} has schema version {version!r}, this metavae reads up to {SCHEMA}",
-                hint="Upgrade metavae: `pip install -U metavae`",
+                hint="Upgrade metavae: `git pull` in its clone",
             )
         try:
             return cls.model_validate(fields)

@@ -17,6 +17,7 @@ from metavae_zoo.bundles.card import ModelCard
 from metavae_zoo.embedding.chunks import Pack, joined, packs, pieces
 from metavae_zoo.embedding.graph import CHUNK, Device, open_graph
 from metavae_zoo.embedding.summary import LIMIT, Summary
+from metavae_zoo.embedding.transformer import Transformer
 from metavae_zoo.errors import BadBundle, BadSummary, MetavaeError, NoSite
 from metavae_zoo.images import Images, as_images
 
@@ -132,7 +133,7 @@ def check_site(card: ModelCard) -> None:
         )
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(Transformer):
     """A bundle on ONNX Runtime in this process.
 
     `device` is met exactly or refused with DeviceUnavailable; `threads` bounds the CPU threads of
@@ -151,6 +152,11 @@ class OnnxEmbedder:
         tf32: bool = False,
         check_golden: bool = True,
     ) -> None:
+        self.bundle = bundle
+        self.device: Device = device
+        self.threads = threads
+        self.tf32 = tf32
+        self.check_golden = check_golden
         self.card = bundle.card
         opened = partial(open_graph, device=device, threads=threads, tf32=tf32)
         self._encode = opened(bundle.path / ENCODE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.errors import BadBundle, DeviceUnavailable
+from metavae_zoo.errors import BadBundle, DeviceUnavailable, install
 from metavae_zoo.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -184,9 +184,7 @@ def _session(
     try:
         import onnxruntime
     except ImportError as error:
-        raise DeviceUnavailable(
-            "ONNX Runtime is not installed", hint="`pip install 'metavae[runtime]'`"
-        ) from error
+        raise DeviceUnavailable("ONNX Runtime is not installed", hint=install("runtime")) from error
     provider = _PROVIDERS[device]
     if device == "cuda":
         onnxruntime.preload_dlls()

@@ -85,7 +85,7 @@ class Site:
             raise BadBundle(
                 f"the card of {card.name} lists a site that cannot be read"
                 f" ({type(error).__name__}: {error})",
-                hint="Upgrade metavae: `pip install -U metavae`, or export the model again",
+                hint="Upgrade metavae (`git pull` in its clone), or export the model again",
             ) from error
 
     @property

@@ -75,17 +75,22 @@ class Contexts:
         return values[(values.index(value) + len(values) // 3) % len(values)]
 
     def summary(self, value: float, part: Part, draw: int) -> Summary | None:
-        """What the embedder is given with the images of `part` at `value`."""
+        """The summary that the images of `part` at `value` are embedded under, if there is one."""
         if not self._needed:
             return None
-        card = self._embedder.card
+        images = self.images(value, part, draw)
+        if images is None:
+            card = self._embedder.card
+            return Summary(np.zeros(card.feature_dim), 1, card.digest)
+        return self._embedder.summarize(images)
+
+    def images(self, value: float, part: Part, draw: int) -> Images | None:
+        """The context's images, [N, C, H, W]; None where there are none."""
         source = self.value(value)
         if source is None:
-            return Summary(np.zeros(card.feature_dim), 1, card.digest)
+            return None
         images = self._images(source, part, draw, self._rows(value, part))
-        return self._embedder.summarize(
-            self._shuffled(images) if self._source == "shuffled" else images
-        )
+        return self._shuffled(images) if self._source == "shuffled" else images
 
     def _rows(self, value: float, part: Part) -> NDArray[np.intp]:
         """The rows of a part that the context of the images at `value` is drawn from."""

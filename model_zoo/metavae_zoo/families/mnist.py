@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metavae_zoo.errors import DataUnavailable
+from metavae_zoo.errors import DataUnavailable, install
 from metavae_zoo.families.parts import Part
 from metavae_zoo.places import cache_folder
 
@@ -113,9 +113,7 @@ def _download(root: Path) -> None:
     try:
         from torchvision.datasets import MNIST
     except ImportError as error:
-        raise DataUnavailable(
-            "the download needs torchvision", hint="`pip install 'metavae[train]'`"
-        ) from error
+        raise DataUnavailable("the download needs torchvision", hint=install("train")) from error
     root.mkdir(parents=True, exist_ok=True)
     MNIST(root, download=True)  # checks md5 sums, shows progress
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 
 from metavae_serving.answering.headers import trace_parent
+from metavae_zoo.errors import install
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,9 @@ def open_tracer(model: str) -> Tracer | None:
     except ModuleNotFoundError as error:
         logger.warning(
             "an OpenTelemetry endpoint is configured and %s is not installed: no spans are sent."
-            " `pip install 'metavae[trace]'`",
+            " %s",
             error.name,
+            install("trace"),
         )
     except Exception as error:  # OpenTelemetry raises what it likes for variables that it names
         logger.warning(

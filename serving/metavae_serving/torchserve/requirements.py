@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from metavae_serving.errors import JavaMissing, NotInstalled
+from metavae_zoo.errors import install
 
 _OLDEST = 17
 
@@ -64,5 +65,5 @@ def check_installed() -> None:
         raise NotInstalled(
             f"serving needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not"
             " installed",
-            hint="`pip install 'metavae[serve]'`",
+            hint=install("serve"),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,35 +33,45 @@ _FLOOR_STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
 
 def save_plot(result: ProbeResult, path: Path) -> None:
     """Write the plot to `path`, a .png, .svg or .pdf. Raises BadFile."""
+    save_figure(lambda: _draw(result), path, "plot", font_size=9)
+
+
+def save_figure(
+    draw: Callable[[], Figure], path: Path, option: str, *, font_size: float = 10
+) -> None:
+    """Draw a figure and write it to the `path` that a command's `option` named.
+
+    Two runs write the same bytes. Raises BadFile.
+    """
     from matplotlib import rc_context
 
-    check_plot_path(path)
+    check_figure_path(path, option)
     try:
-        # No date, no random ids: two runs write the same bytes.
+        # No date, no random ids.
         metadata = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        with rc_context({"font.size": 9, "svg.hashsalt": "metavae"}):
-            _draw(result).savefig(path, metadata=metadata[path.suffix.lower()])
+        with rc_context({"font.size": font_size, "svg.hashsalt": "metavae"}):
+            draw().savefig(path, metadata=metadata[path.suffix.lower()])
     except OSError as error:
         raise BadFile(
             f"{path} cannot be written ({error.strerror})",
-            hint="Give another --plot",
-            field="plot",
+            hint=f"Give another --{option}",
+            field=option,
         ) from error
 
 
-def check_plot_path(path: Path) -> None:
-    """Raise BadFile for a path that `save_plot` could not write, before the work is done."""
+def check_figure_path(path: Path, option: str) -> None:
+    """Raise BadFile for a path that `save_figure` could not write, before the work is done."""
     if path.suffix.lower() not in FORMATS:
         raise BadFile(
             f"{path} has no ending of a picture, expected {', '.join(FORMATS)}",
-            hint="Give a --plot like probe.png",
-            field="plot",
+            hint=f"Give a --{option} like sites.png",
+            field=option,
         )
     if not path.parent.is_dir():
         raise BadFile(
             f"{path} cannot be written (there is no folder {path.parent})",
-            hint="Make the folder, or give another --plot",
-            field="plot",
+            hint=f"Make the folder, or give another --{option}",
+            field=option,
         )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from metavae_client.options import json_option, server_options
-from metavae_client.remote import RemoteEmbedder
 from metavae_zoo.console import PATH
 from metavae_zoo.embedding.embedder import Embedder
 from metavae_zoo.embedding.summary import CONTEXT_SIZE
@@ -223,6 +222,8 @@ def _embedder(
     name: str, url: str, token_file: Path | None, in_process: bool
 ) -> AbstractContextManager[Embedder]:
     if not in_process:
+        from metavae_client.remote import RemoteEmbedder  # httpx takes a while to load
+
         return RemoteEmbedder(url, name, token_file=token_file)
     from metavae_zoo.bundles.index import find_bundle
     from metavae_zoo.embedding.embedder import OnnxEmbedder

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from metavae_client.options import json_option, server_options
-from metavae_client.remote import RemoteEmbedder
 from metavae_zoo.bundles.card import Interval, ModelCard
 from metavae_zoo.console import PATH
 from metavae_zoo.embedding.embedder import check_site
@@ -216,6 +215,8 @@ def _embedder(
     name: str, url: str, token_file: Path | None, in_process: bool
 ) -> AbstractContextManager[SiteEmbedder]:
     if not in_process:
+        from metavae_client.remote import RemoteEmbedder  # httpx takes a while to load
+
         return RemoteEmbedder(url, name, token_file=token_file)
     from metavae_zoo.bundles.index import find_bundle
     from metavae_zoo.embedding.embedder import OnnxEmbedder

@@ -25,6 +25,8 @@ from metavae_training.trainer.epochs import NotFinite, kl_weight, learning_rate
 from metavae_training.trainer.fit import CHECKPOINT, LOG, RunBusy, RunMismatch, fit
 from metavae_zoo.errors import UnknownName
 
+pytestmark = pytest.mark.training
+
 epochs_module = importlib.import_module("metavae_training.trainer.epochs")
 fit_module = importlib.import_module("metavae_training.trainer.fit")
 SHORT = dataclasses.replace(recipe("metavae-digits-rotation-sparse"), epochs=4)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -58,6 +58,13 @@ class ModelSettings(TypedDict, total=False):
     kl_c_scale: Annotated[Value, Field(ge=0)] | None
 
 
+# Which of them a model has, its constructor says: to a type checker they are a dict.
+if TYPE_CHECKING:
+    Settings = dict[str, Any]
+else:
+    Settings = ModelSettings
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
     """What is trained, over what, and how.
@@ -76,7 +83,7 @@ class Recipe:
     model: str
     family: str
     split: str
-    model_settings: ModelSettings = field(default_factory=ModelSettings)
+    model_settings: Settings = field(default_factory=dict)
     train_values: Annotated[tuple[Value, ...], Field(min_length=1)] | None = None
     epochs: Epochs = 12
     batch_size: Size = 100

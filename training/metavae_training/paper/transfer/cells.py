@@ -161,11 +161,15 @@ class ExamCell(Cell):
                 draw=one.draw,
                 labels=one.labels,
                 bundle_sha256=bundle_hash(bundle.card.digest) if bundle else "",
-                **{name: round(number, 4) for name, number in found.items()},
+                **_rounded(found),
                 **made_by,
             )
             for one, found in self.numbers(bundle).items()
         ]
+
+
+def _rounded(found: dict[str, float]) -> dict[str, Any]:
+    return {name: round(number, 4) for name, number in found.items()}
 
 
 def stated(embedder: OnnxEmbedder, site: Sequence[float]) -> dict[str, float]:

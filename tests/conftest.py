@@ -35,6 +35,17 @@ from .site_model import write_site_bundle
 MODEL = "metavae-digits-rotation-contiguous"
 
 
+# What a test that has one of these fixtures does, directly or through another fixture.
+_MARKS = {"serve": "server", "checkpoint": "training", "canonical_checkpoint": "training"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they have: `-m "not server and not training"` is quick."""
+    for item in items:
+        for name in set(getattr(item, "fixturenames", ())) & _MARKS.keys():
+            item.add_marker(_MARKS[name])
+
+
 @dataclass(frozen=True)
 class RunningServer:
     """A real TorchServe over a packed store."""

@@ -23,6 +23,8 @@ from metavae_zoo.evaluation.probe import run_probe
 from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 
+pytestmark = pytest.mark.training
+
 FAMILY, SPLIT = "digits-rotation", "sparse"
 
 

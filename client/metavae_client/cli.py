@@ -6,22 +6,23 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metavae_client import files
 from metavae_client.options import json_option, server_options
 from metavae_client.probe_command import probe
-from metavae_client.remote import RemoteEmbedder, served_models
 from metavae_client.sites_command import sites
-from metavae_client.transport.catalogue import only_name
 from metavae_zoo.bundles.card import ModelCard
 from metavae_zoo.console import HELP_OPTIONS, PATH, Commands, version_option
 from metavae_zoo.embedding.embedder import Embeddings, check_site
 from metavae_zoo.embedding.site import Site, describe, doubts
 from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.images import Images
+
+if TYPE_CHECKING:
+    from metavae_client.remote import RemoteEmbedder
 
 _images = click.argument("images", nargs=-1, required=True, type=PATH)
 _model = click.option(
@@ -103,6 +104,9 @@ def embed(
         raise click.UsageError("give --context or --summary, not both")
     if out:
         files.check_output(out, ".npy", ".npz")
+    from metavae_client.remote import RemoteEmbedder
+    from metavae_client.transport.catalogue import only_name
+
     name = model or only_name(url, token_file=token_file)
     with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
         found = _read(queries, embedder, "queries", reading)
@@ -163,6 +167,9 @@ def summarize(
         files.check_output(out, ".npz")
     elif not show_site:
         raise click.UsageError("Missing option '--out' (or --site)")
+    from metavae_client.remote import RemoteEmbedder
+    from metavae_client.transport.catalogue import only_name
+
     name = model or only_name(url, token_file=token_file)
     with RemoteEmbedder(url, name, token_file=token_file, progress=True) as embedder:
         if show_site:
@@ -197,6 +204,8 @@ def summarize(
 @json_option
 def models(url: str, token_file: Path | None, management_url: str | None, as_json: bool) -> None:
     """List the models that the server serves."""
+    from metavae_client.remote import served_models
+
     cards = served_models(url, management=management_url, token_file=token_file)
     if as_json:
         click.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metavae_client.remote import RemoteEmbedder
 from metavae_zoo.console import PATH
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def open_embedder(
 ) -> AbstractContextManager[SiteEmbedder]:
     """The served model, or the zoo's in this process."""
     if not in_process:
+        from metavae_client.remote import RemoteEmbedder  # httpx takes a while to load
+
         return RemoteEmbedder(url, name, token_file=token_file)
     from metavae_zoo.bundles.index import find_bundle
     from metavae_zoo.embedding.embedder import OnnxEmbedder

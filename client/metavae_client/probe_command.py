@@ -10,7 +10,6 @@ import click
 
 from metavae_client.errors import ModelNotNamed
 from metavae_client.options import json_option, open_embedder, sample_options, server_options
-from metavae_client.transport.catalogue import only_name
 from metavae_zoo.console import PATH
 from metavae_zoo.embedding.summary import CONTEXT_SIZE
 from metavae_zoo.evaluation.baselines import FLOORS
@@ -217,6 +216,8 @@ def default_model(usual: str, url: str | None, token_file: Path | None, in_proce
     """The only model of the server; the usual one in process, or if the server has several."""
     if in_process:
         return usual
+    from metavae_client.transport.catalogue import only_name  # httpx takes a while to load
+
     try:
         return only_name(url, token_file=token_file)
     except ModelNotNamed:

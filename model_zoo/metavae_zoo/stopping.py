@@ -1,11 +1,11 @@
-"""Ctrl-C and SIGTERM end a command in one way: what was finished is kept, and one line says so."""
+"""Ctrl-C and SIGTERM end a command alike: finished work is kept, and one line says so."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import threading
-import time
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,7 +13,7 @@ from metavae_zoo.errors import MetavaeError
 
 STARTER = "METAVAE_STARTED_BY"  # the process that a command works for, and ends with: its id
 
-_LOOK = 0.5  # seconds between two looks at it
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Stopped(MetavaeError):
@@ -26,7 +26,7 @@ class Stopped(MetavaeError):
 def stoppable(
     kept: Callable[[], str], *, hint: str = "The same command goes on from there"
 ) -> Iterator[None]:
-    """Make of Ctrl-C and SIGTERM a Stopped whose message is `kept()`: what is there by then."""
+    """Turn Ctrl-C and SIGTERM into a Stopped whose message says what `kept()` returns by then."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -37,14 +37,13 @@ def stoppable(
 
 
 def end_with_starter() -> None:
-    """End this process by SIGTERM when the one that STARTER names is gone, even by SIGKILL."""
+    """Have the kernel send SIGTERM to this process when the one that STARTER names is gone.
+
+    Linux alone can do so; elsewhere the process goes on to its own end.
+    """
     starter = os.environ.pop(STARTER, "")
-    if not starter.isdigit():
+    if not starter.isdigit() or sys.platform != "linux":
         return
-
-    def watch() -> None:
-        while os.getppid() == int(starter):
-            time.sleep(_LOOK)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(starter):  # it was gone before the kernel was asked
         os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="end-with-starter", daemon=True).start()

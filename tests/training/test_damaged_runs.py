@@ -20,6 +20,8 @@ from metavae_training.trainer.checkpoint import BadCheckpoint, load_checkpoint
 from metavae_training.trainer.fit import CHECKPOINT, LOG, fit
 from metavae_zoo.errors import UnknownName
 
+pytestmark = pytest.mark.training
+
 Tensors = dict[str, torch.Tensor]
 SHORT = recipe("metavae-digits-rotation-sparse").changed(
     {"epochs": 2, "hidden": 16, "latent_dim": 4}

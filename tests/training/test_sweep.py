@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from metavae_training.cli import main
@@ -21,6 +22,8 @@ from metavae_training.sweeps.jobs import changes, jobs_of, matching, settings
 from metavae_training.sweeps.sweep import STDERR
 from metavae_training.trainer.checkpoint import load_checkpoint
 from metavae_training.trainer.fit import CHECKPOINT, LOG
+
+pytestmark = pytest.mark.training
 
 ONE = "metavae-digits-scale-sparse"
 OTHER = "vae-digits-scale-sparse"

@@ -30,7 +30,11 @@ def main() -> None:
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print every recipe with its settings.")
 def list_recipes(as_json: bool) -> None:
-    """List the recipes."""
+    """List the recipes, with how long each trains and on how many images at a step.
+
+    A step sees `batch` images of every training distribution. A recipe of 0 epochs is computed in
+    closed form, or learns a canonicaliser before its epochs.
+    """
     from metavae_training.recipes import RECIPES
 
     if as_json:
@@ -40,7 +44,7 @@ def list_recipes(as_json: bool) -> None:
         return
     width = max(map(len, RECIPES))
     for recipe in RECIPES.values():
-        click.echo(f"{recipe.name:{width}}  {recipe.epochs:4d} epochs of {recipe.batch_size}")
+        click.echo(f"{recipe.name:{width}}  {recipe.epochs:4d} epochs, batch {recipe.batch_size}")
 
 
 @main.command()
@@ -84,12 +88,8 @@ def run(
     A run that was killed and resumed ends in the same weights, to the bit, as one that was not
     (on the CPU, with the same number of threads).
     """
-    import torch
-
     from metavae_training.recipes import recipe as recipe_named
     from metavae_training.sweeps.jobs import Job
-    from metavae_training.trainer.device import choose_device
-    from metavae_training.trainer.fit import fit
 
     chosen = recipe_named(recipe)
     if epochs and chosen.epochs == 0:
@@ -97,6 +97,12 @@ def run(
             f"{recipe} is computed, and has no epochs to be trained for", param_hint="--epochs"
         )
     chosen = chosen.changed(settings | ({} if epochs is None else {"epochs": epochs}))
+
+    import torch  # after the names are checked: it takes a second
+
+    from metavae_training.trainer.device import choose_device
+    from metavae_training.trainer.fit import fit
+
     if threads:
         torch.set_num_threads(threads)
     out = out or Path("runs") / recipe / f"seed-{seed}"
@@ -167,7 +173,6 @@ def sweep(
     Finished runs are not repeated, interrupted ones go on, and one that fails does not stop the
     others.
     """
-    from metavae_training.sweeps import sweep as sweeping
     from metavae_training.sweeps.jobs import jobs_of, matching
 
     found = matching(patterns)
@@ -179,6 +184,8 @@ def sweep(
             state = {"recipe": job.recipe.name, "seed": job.seed, "state": job.state()}
             click.echo(json.dumps(state) if as_json else f"{job}: {job.state()}")
         return
+
+    from metavae_training.sweeps import sweep as sweeping  # loads torch
 
     def tell(outcome: sweeping.Outcome) -> None:
         with tqdm.external_write_mode():

@@ -1,23 +1,25 @@
-"""Every training run that has a name: a frozen configuration, and one dict that lists them all."""
+"""Every training run that has a name: a frozen configuration, made when its name is asked for."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field
-from typing import Annotated, Any, Literal, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
 
-from metavae_training.models.wavelet.transform import MAX_SCALES
 from metavae_zoo.bundles.card import WITH_SET_LATENT, Weights
 from metavae_zoo.errors import MetavaeError, UnknownName
 from metavae_zoo.families import FAMILIES, Family, family
 
 Precision = Literal["fp32", "bf16"]
 Size = Annotated[int, Field(ge=1, strict=True)]  # strict: true is no number
+ModelSize = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Epochs = Annotated[int, Field(ge=0, strict=True)]
 Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
@@ -28,50 +30,39 @@ class BadRecipe(MetavaeError):
     code = "bad_recipe"
 
 
-class _Allowed(NamedTuple):
-    """What a setting of a model may be, for the computer and for people."""
+class ModelSettings(TypedDict, total=False):
+    """Settings of all models, with what each may be; a model has some of them.
 
-    type: TypeAdapter[Any]
-    expected: str
+    `reference` None is the training value that changes an image least, `simulated_sites` 0 the
+    training sites themselves, `kl_c_scale` None Eq. 13's 1/N.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]  # see `check_settings`
+
+    latent_dim: ModelSize
+    context_dim: ModelSize
+    hidden: ModelSize
+    pseudo_sets: ModelSize
+    pseudo_set_size: ModelSize
+    variates: ModelSize
+    sets: ModelSize
+    steps: ModelSize
+    calibration_sets: ModelSize
+    simulated_sites: Annotated[int, Field(ge=0, le=100_000, strict=True)]
+    prior: Literal["affine", "camera"]
+    intensity: Literal["auto", "none", "histogram", "stretch"]
+    reference: Value | None
+    orientations: Annotated[int, Field(ge=1, le=180, strict=True)]
+    scales: Annotated[int, Field(ge=1, le=4, strict=True)]  # octaves
+    rescaling: Annotated[Value, Field(ge=0, lt=1)]
+    kl_c_scale: Annotated[Value, Field(ge=0)] | None
 
 
-def _up_to(most: int, of: str = "") -> _Allowed:
-    adapter = TypeAdapter(Annotated[int, Field(ge=1, le=most, strict=True)])
-    return _Allowed(adapter, f"a whole number{of}, 1 to {most}")
-
-
-def _one_of(*texts: str) -> _Allowed:
-    pattern = "|".join(texts)
-    adapter = TypeAdapter(Annotated[str, Field(pattern=f"^({pattern})$", strict=True)])
-    return _Allowed(adapter, f"one of {', '.join(texts)}")
-
-
-_SIZE = _up_to(1_000_000)
-_MODEL_SETTINGS = {
-    **dict.fromkeys(("latent_dim", "context_dim", "hidden"), _SIZE),
-    **dict.fromkeys(("pseudo_sets", "pseudo_set_size", "variates"), _SIZE),
-    **dict.fromkeys(("sets", "steps", "calibration_sets"), _SIZE),
-    "simulated_sites": _Allowed(
-        TypeAdapter(Annotated[int, Field(ge=0, le=100_000, strict=True)]),
-        "a whole number, 0 (the training sites themselves) to 100000",
-    ),
-    "prior": _one_of("affine", "camera"),
-    "intensity": _one_of("auto", "none", "histogram", "stretch"),
-    "reference": _Allowed(
-        TypeAdapter(Annotated[float | None, Field(allow_inf_nan=False, strict=True)]),
-        "a training value, or null for the one that changes an image least",
-    ),
-    "orientations": _up_to(180),
-    "scales": _up_to(MAX_SCALES, " of octaves"),
-    "rescaling": _Allowed(
-        TypeAdapter(Annotated[float, Field(ge=0, lt=1, strict=True)]),
-        "a number of 0 or more, below 1",
-    ),
-    "kl_c_scale": _Allowed(
-        TypeAdapter(Annotated[float | None, Field(ge=0, allow_inf_nan=False, strict=True)]),
-        "a number of 0 or more, or null for Eq. 13's 1/N",
-    ),
-}
+# Which of them a model has, its constructor says: to a type checker they are a dict.
+if TYPE_CHECKING:
+    Settings = dict[str, Any]
+else:
+    Settings = ModelSettings
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -92,7 +83,7 @@ class Recipe:
     model: str
     family: str
     split: str
-    model_settings: dict[str, Any] = field(default_factory=dict)
+    model_settings: Settings = field(default_factory=dict)
     train_values: Annotated[tuple[Value, ...], Field(min_length=1)] | None = None
     epochs: Epochs = 12
     batch_size: Size = 100
@@ -111,14 +102,6 @@ class Recipe:
         if self.batch_size % self.context_sets:
             expected = f"a divisor of the batch_size, {self.batch_size}"
             raise self._bad("context_sets", self.context_sets, expected)
-        for setting, value in self.model_settings.items():
-            if setting not in _MODEL_SETTINGS:
-                continue  # `build_model` knows which there are
-            allowed = _MODEL_SETTINGS[setting]
-            try:
-                allowed.type.validate_python(value)
-            except ValidationError:
-                raise self._bad(setting, value, allowed.expected) from None
         if self.train_values and len(set(self.train_values)) < len(self.train_values):
             raise self._bad("train_values", self.train_values, "every value once")
 
@@ -141,7 +124,7 @@ class Recipe:
         values = self.values
         wanted = self.model_settings.get("reference")
         if wanted is None:
-            return values.index(min(values, key=family(self.family).axis.change))
+            return values.index(family(self.family).axis.least_changing(values))
         if wanted not in values:
             raise self._bad("reference", wanted, f"a value that is trained on, {values}")
         return values.index(wanted)
@@ -174,10 +157,12 @@ class Recipe:
             return cls(**fields)
         except ValidationError as error:
             first = error.errors()[0]
-            setting = str(first["loc"][0])
+            setting, given = str(first["loc"][0]), fields
+            if setting == "model_settings" and len(first["loc"]) > 1:
+                setting, given = str(first["loc"][1]), fields[setting]
             expected = _EXPECTED.get(setting, f"{first['msg'][0].lower()}{first['msg'][1:]}")
             raise BadRecipe(
-                f"recipe {fields.get('name')}: {setting} is {fields.get(setting)!r}; {expected}",
+                f"recipe {fields.get('name')}: {setting} is {given.get(setting)!r}; {expected}",
                 hint=f"Give another {setting}",
                 field=setting,
             ) from error
@@ -221,92 +206,88 @@ _EXPECTED = {
 _FIXED = {"name", "model", "family", "split", "model_settings"}
 
 
-def _schedule(source: Family) -> dict[str, Any]:
-    if source.name.startswith("digits"):
-        # 1,297 training images: more passes, a smaller validation slice.
-        return {
-            "epochs": 200,
-            "kl_warm_up_epochs": 200,
-            "validation_size": 197,
-            "precision": "fp32",
-        }
-    return {}
-
-
-def _most_ordinary(source: Family, split: str) -> float:
-    """The training value whose images are the least transformed."""
-    return min(source.split(split).train_values, key=source.axis.change)
-
-
 # The paper's models: the same networks, context sizes and schedule for each, the weight of the KL
 # rising to the end of it.
 _PAPER = ("metavae", "vae", "vae-single", *WITH_SET_LATENT)
+MODEL_NAMES = (*_PAPER, "wavelet-pca", "wavelet-metavae", "canonical-wavelet", "canonical-metavae")
 
 
-def _wavelet_schedules(source: Family) -> dict[str, dict[str, Any]]:
-    """Of the models that start from a closed form: what they differ in from the paper's."""
-    epochs = 20 if source.name.startswith("digits") else 4
-    # Neighbouring scales are as little as 5.6% apart: distortions stay below that.
-    settings = {"rescaling": 0.05} if source.axis.name == "scale" else {}
-    return {
-        "wavelet-pca": {"epochs": 0, "precision": "fp32"},
-        "wavelet-metavae": {
-            "epochs": epochs,
-            "kl_warm_up_epochs": 0,
-            "learning_rate": 3e-4,
-            "model_settings": settings,
-        },
-    }
+class _Place(NamedTuple):
+    """What a recipe's name stands for; `camera` tells a canonical model of the camera prior."""
+
+    model: str
+    family: str
+    split: str
+    camera: bool = False
 
 
-# The few images of digits need no more to be learned by heart.
-_DIGITS_CANONICALISER = {"sets": 16_000, "steps": 8_000, "calibration_sets": 4_000}
-_SIMULATED_SITES = 200
-
-
-def _canonical_settings(source: Family, prior: str) -> dict[str, Any]:
-    """Settings of a canonicaliser over a data set."""
-    size = _DIGITS_CANONICALISER if source.name.startswith("digits") else {}
-    # Under uneven light no one table is right for the whole frame.
-    return size | ({"prior": prior, "intensity": "stretch"} if prior == "camera" else {})
-
-
-def _canonical_schedules(source: Family) -> dict[str, dict[str, Any]]:
-    """Of the models in the canonical frame; sites of cameras are simulated for their family."""
-    prior = "camera" if source.axis.name == "site" and source.name.endswith("camera") else "affine"
-    settings = _canonical_settings(source, prior)
-    return {
-        "canonical-wavelet": {"epochs": 0, "precision": "fp32", "model_settings": settings},
-        "canonical-metavae": {"model_settings": settings},
-    }
-
-
-def _recipes() -> Iterator[Recipe]:
+@cache
+def _places() -> dict[str, _Place]:
+    """Every recipe's name, family by family and split by split."""
+    found = {}
     for source in FAMILIES.values():
         for split in source.axis.splits:
-            if not source.split(split).held_out_values:
-                yield from _for_every_family(source, split)
-                continue
-            changes: dict[str, dict[str, Any]] = {model: {} for model in _PAPER}
-            # The baselines are shipped for comparison: a quarter of the bytes is enough.
-            changes |= {model: {"weights": "int8"} for model in WITH_SET_LATENT}
-            changes["vae-single"] = {"train_values": (_most_ordinary(source, split),)}
-            changes |= _wavelet_schedules(source) | _canonical_schedules(source)
-            for model, change in changes.items():
-                name = f"{model}-{source.name}-{split}"
-                yield Recipe(name, model, source.name, split, **_schedule(source) | change)
+            if source.split(split).held_out_values:
+                for model in MODEL_NAMES:
+                    found[f"{model}-{source.name}-{split}"] = _Place(model, source.name, split)
+            else:  # one canonical model of each prior, for every family of a data set
+                name = f"canonical-wavelet-{source.name}"
+                found[name] = _Place("canonical-wavelet", source.name, split)
+                found[f"{name}-camera-prior"] = _Place(*found[name][:3], camera=True)
+    return found
 
 
-def _for_every_family(source: Family, split: str) -> Iterator[Recipe]:
-    """One canonical model of each prior, of simulated sites, for every family of a data set."""
-    for prior, suffix in (("affine", ""), ("camera", "-camera-prior")):
-        name = f"canonical-wavelet-{source.name}{suffix}"
-        settings = {"simulated_sites": _SIMULATED_SITES} | _canonical_settings(source, prior)
-        change = {"epochs": 0, "precision": "fp32", "model_settings": settings}
-        yield Recipe(name, "canonical-wavelet", source.name, split, **_schedule(source) | change)
+def _make(name: str, place: _Place) -> Recipe:
+    source = family(place.family)
+    # 1,297 training images: more passes, a smaller validation slice.
+    digits = {"epochs": 200, "kl_warm_up_epochs": 200, "validation_size": 197, "precision": "fp32"}
+    schedule = digits if source.name.startswith("digits") else {}
+    return Recipe(name, *place[:3], **schedule | _changes(place, source))
 
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _recipes()}
+def _changes(place: _Place, source: Family) -> dict[str, Any]:
+    """Where a recipe differs from that of the paper's model over the same data."""
+    digits = source.name.startswith("digits")
+    match place.model:
+        case model if model in WITH_SET_LATENT:
+            return {"weights": "int8"}  # shipped for comparison: a quarter of the bytes is enough
+        case "vae-single":
+            return {"train_values": (source.reference(place.split),)}
+        case "wavelet-pca":
+            return {"epochs": 0, "precision": "fp32"}
+        case "wavelet-metavae":
+            # Neighbouring scales are as little as 5.6% apart: augmentations stay below that.
+            settings = {"rescaling": 0.05} if source.axis.name == "scale" else {}
+            schedule = {"epochs": 20 if digits else 4, "kl_warm_up_epochs": 0}
+            return schedule | {"learning_rate": 3e-4, "model_settings": settings}
+        case "canonical-wavelet" | "canonical-metavae" as model:
+            # The few images of digits need no more to be learned by heart.
+            few = {"sets": 16_000, "steps": 8_000, "calibration_sets": 4_000}
+            settings = dict(few) if digits else {}
+            if place.camera or source.name.endswith("camera"):
+                # Under uneven light no single table is right for the whole frame.
+                settings |= {"prior": "camera", "intensity": "stretch"}
+            if not source.split(place.split).held_out_values:
+                settings["simulated_sites"] = 200
+            schedule = {"epochs": 0, "precision": "fp32"} if model == "canonical-wavelet" else {}
+            return schedule | {"model_settings": settings}
+    return {}
+
+
+class _Recipes(Mapping[str, Recipe]):
+    """Every recipe by its name; a recipe is made when it is asked for."""
+
+    def __getitem__(self, name: str) -> Recipe:
+        return _make(name, _places()[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_places())
+
+    def __len__(self) -> int:
+        return len(_places())
+
+
+RECIPES = _Recipes()
 
 
 def recipe(name: str) -> Recipe:
@@ -315,3 +296,8 @@ def recipe(name: str) -> Recipe:
         return RECIPES[name]
     except KeyError:
         raise UnknownName("recipe", name, RECIPES, "`metavae-train list` shows all") from None
+
+
+def recipe_for(model: str, family: str, split: str) -> Recipe | None:
+    """The recipe of a model over a family's split; None where there is none."""
+    return RECIPES.get(f"{model}-{family}-{split}")

@@ -47,7 +47,7 @@ def check_unseen(card: ModelCard, values: Family, split: Split) -> None:
 
 def _check_plain(card: ModelCard, values: Family, split: Split, anyway: str) -> None:
     """Raise SeenValues unless the images as they are belong to a training value of the split."""
-    identity = min(values.values, key=values.axis.change)
+    identity = values.axis.least_changing(values.values)
     if identity in split.held_out_values:
         raise SeenValues(
             f"model {card.name} was trained on {card.family} as it is, which {values.name} holds"

@@ -6,7 +6,7 @@ authors' released code. Each transform is an explicit output-to-input matrix, se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,10 @@ class Axis:
     def change(self, value: float) -> float:
         """How much the transform at `value` changes an image: its matrix less the identity's."""
         return float(np.linalg.norm(self.matrix(value) - np.eye(2, 3)))
+
+    def least_changing(self, values: Sequence[float]) -> float:
+        """The value among these whose transform changes an image least."""
+        return min(values, key=self.change)
 
     def render(
         self, images: NDArray[np.uint8], value: float, part: Part, side: int

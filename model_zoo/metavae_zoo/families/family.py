@@ -92,7 +92,7 @@ class Family:
 
     def reference(self, split: str) -> float:
         """The training value of a split whose transform changes an image least."""
-        return min(self.split(split).train_values, key=self.axis.change)
+        return self.axis.least_changing(self.split(split).train_values)
 
     def images(self, value: float, part: Part, data_root: Path | None = None) -> Images:
         """All images of the distribution at `value`, [N, 1, H, W]; a cached read-only array."""

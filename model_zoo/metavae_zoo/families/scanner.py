@@ -43,9 +43,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -72,9 +72,18 @@ _SIDE, _DISC, _SHOWN = 28, 8.0, 0.92  # pixels, pixels, share
 
 @dataclass(frozen=True)
 class SiteAxis(Axis):
-    """An axis whose value n is the n-th of `sites`."""
+    """An axis whose value n is the n-th of `sites`, which `draw` draws at first use."""
 
-    sites: tuple[Site, ...]
+    draw: Callable[[], tuple[Site, ...]]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites in order; site 0 is the reference."""
+        return self.draw()
+
+    def least_changing(self, values: Sequence[float]) -> float:
+        """The value among these whose site changes an image least; 0 changes nothing."""
+        return 0.0 if 0.0 in values else super().least_changing(values)
 
     def change(self, value: float) -> float:
         """How much the site changes an image: 0 only for the identity."""
@@ -112,26 +121,29 @@ def site_at(sites: Sequence[Site], value: float) -> Site:
     return sites[int(value)]
 
 
-def site_axis(sites: Sequence[Site], splits: dict[str, tuple[int, ...]]) -> SiteAxis:
-    """The axis `site` over these sites: values 0.0, 1.0, ..."""
+def site_axis(
+    count: int, draw: Callable[[], tuple[Site, ...]], splits: dict[str, tuple[int, ...]]
+) -> SiteAxis:
+    """The axis `site` over `count` drawn sites: values 0.0, 1.0, ..."""
     return SiteAxis(
         name="site",
         unit="number",
-        values=tuple(float(number) for number in range(len(sites))),
-        matrix=partial(_matrix, tuple(sites)),
+        values=tuple(float(number) for number in range(count)),
+        matrix=partial(_matrix, draw),
         interpolation="bilinear",
         splits=splits,
-        sites=tuple(sites),
+        draw=draw,
     )
 
 
-def _matrix(sites: tuple[Site, ...], value: float) -> Affine:
-    return site_at(sites, value).matrix
+def _matrix(draw: Callable[[], tuple[Site, ...]], value: float) -> Affine:
+    return site_at(draw(), value).matrix
 
 
 # --- Drawing sites
 
 
+@cache
 def draw_sites(kind: Kind) -> tuple[Site, ...]:
     """The 40 sites of a kind; the same on every call."""
     return (Site(), *(draw_site(kind, number) for number in range(1, SITES)))
@@ -262,13 +274,17 @@ def _rounded(parameter: Any) -> Any:
     return round(float(parameter), _DECIMALS)
 
 
+def _as_it_is() -> tuple[Site, ...]:
+    return (Site(),)
+
+
 def _noise_seed(value: float, part: Part) -> tuple[int, ...]:
     return (_SEED, int(value), _NOISE, ("train", "test").index(part))
 
 
 _SPLITS = {"contiguous": tuple(range(TRAINED))}
 
-AFFINE = site_axis(draw_sites("affine"), _SPLITS)
-SCANNER = site_axis(draw_sites("scanner"), _SPLITS)
-CAMERA = site_axis(draw_sites("camera"), _SPLITS)
-PLAIN = site_axis([Site()], {"all": (0,)})
+AFFINE = site_axis(SITES, partial(draw_sites, "affine"), _SPLITS)
+SCANNER = site_axis(SITES, partial(draw_sites, "scanner"), _SPLITS)
+CAMERA = site_axis(SITES, partial(draw_sites, "camera"), _SPLITS)
+PLAIN = site_axis(1, _as_it_is, {"all": (0,)})

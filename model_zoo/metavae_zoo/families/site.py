@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
-from scipy.sparse import csr_array
 
 from metavae_zoo.families.warp import (
     Affine,
@@ -22,6 +21,9 @@ from metavae_zoo.families.warp import (
     resampling_weights,
     sampling_weights,
 )
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Pair = tuple[float, float]
 
@@ -116,6 +118,8 @@ def _photographed(brightness: NDArray[np.float32], site: Site) -> NDArray[np.flo
         falloff = math.hypot(*site.light) / 2 + np.array(site.light) @ positions / 2
         brightness = brightness * (1 - falloff).astype(np.float32)
     if site.blur:
+        from scipy.ndimage import gaussian_filter1d
+
         square = brightness.reshape(-1, side, side)
         for axis in (1, 2):
             square = np.asarray(

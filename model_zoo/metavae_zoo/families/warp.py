@@ -7,11 +7,13 @@ are 0.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Affine = NDArray[np.float64]  # [2, 3], rows x and y: output position (x, y, 1) -> input (x, y)
 Interpolation = Literal["nearest", "bilinear"]
@@ -55,6 +57,8 @@ def sampling_weights(
     interpolation: Interpolation,
 ) -> csr_array:
     """Sparse map [P, H·W] that reads the input at P positions, in pixels from its first pixel."""
+    from scipy.sparse import csr_array  # scipy takes longer to load than all of a command's --help
+
     height, width = shape
     # Each output pixel reads its input neighbours (x, y) with these weights.
     if interpolation == "nearest":

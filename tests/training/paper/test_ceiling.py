@@ -8,6 +8,8 @@ import torch
 from metavae_training.paper.measure.ceiling import Ceiling, supervised_accuracy
 from metavae_zoo.families import family
 
+pytestmark = pytest.mark.training
+
 QUICK = Ceiling(steps=80)
 
 

@@ -21,6 +21,8 @@ from metavae_zoo.bundles.bundle import open_bundle
 from metavae_zoo.commit import code_commit
 from metavae_zoo.families import family
 
+pytestmark = pytest.mark.training
+
 RESULTS = Path(__file__).parents[3] / "results"
 
 

@@ -125,10 +125,11 @@ def _experiment(
         def run(**options: Any) -> None:
             # Before torch is loaded: threads that wait leave their cores to the other processes.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-            from metavae_training.paper.pages.report import Report, publish
-
             options["usual_size"] = train_size
             study = _study(experiment.__name__, splits, **options)
+
+            from metavae_training.paper.pages.report import Report, publish  # loads torch
+
             failed: list[str] = []
             with stoppable(lambda: "every measurement that was finished is kept"):
                 found = experiment(study)
@@ -180,11 +181,11 @@ def _study(
 ) -> Study:
     from metavae_training.paper.measure import study
     from metavae_training.paper.measure.results import read_train_size
-    from metavae_training.recipes import RECIPES, BadRecipe
+    from metavae_training.recipes import MODEL_NAMES, BadRecipe
     from metavae_zoo.errors import UnknownName
     from metavae_zoo.families import family
 
-    known = dict.fromkeys(recipe.model for recipe in RECIPES.values())
+    known = dict.fromkeys(MODEL_NAMES)
     if experiment == "context":
         from metavae_training.paper.transfer.rows import ROWS
 

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from metavae_training.recipes import RECIPES, Recipe
-from metavae_training.trainer.checkpoint import BadCheckpoint, Checkpoint, load_checkpoint
-from metavae_training.trainer.fit import CHECKPOINT, LOG
+from metavae_training.trainer.checkpoint import (
+    CHECKPOINT,
+    LOG,
+    BadCheckpoint,
+    Checkpoint,
+    load_checkpoint,
+)
 from metavae_zoo.errors import UnknownName
 from metavae_zoo.parsing import parse_json
 
@@ -75,11 +80,11 @@ def matching(patterns: Sequence[str]) -> list[Recipe]:
         if not fnmatch.filter(RECIPES, pattern):
             raise UnknownName("recipe", pattern, RECIPES, "`metavae-train list` shows all")
     found = [
-        recipe
-        for name, recipe in RECIPES.items()
+        RECIPES[name]
+        for name in RECIPES
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     ]
-    return sorted(found, key=lambda recipe: SPLITS.index(recipe.split))
+    return sorted(found, key=_split_order)
 
 
 def jobs_of(recipes: Sequence[Recipe], seeds: int, runs: Path) -> list[Job]:
@@ -89,7 +94,11 @@ def jobs_of(recipes: Sequence[Recipe], seeds: int, runs: Path) -> list[Job]:
         for seed in range(seeds)
         for recipe in recipes
     ]
-    return sorted(jobs, key=lambda job: SPLITS.index(job.recipe.split))
+    return sorted(jobs, key=lambda job: _split_order(job.recipe))
+
+
+def _split_order(recipe: Recipe) -> int:
+    return SPLITS.index(recipe.split)
 
 
 def changes(recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""A training run on disk: safetensors with everything that resuming and exporting need."""
+"""A training run on disk: safetensors with everything that resuming and exporting need.
+
+Torch is loaded where tensors are read or written, and not to tell how far a run has come.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,25 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from metavae_training.recipes import BadRecipe, Recipe
 from metavae_zoo.errors import MetavaeError
 from metavae_zoo.files import write_whole
 from metavae_zoo.parsing import parse_json
 
-_METADATA = "metavae"
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-Tensors = dict[str, Tensor]
+    Tensors = dict[str, Tensor]
+
+_METADATA = "metavae"
+CHECKPOINT = "checkpoint.safetensors"  # a run's file
+LOG = "log.jsonl"
+
 Terms = dict[str, float]  # an ELBO and its terms, by the names of Elbo.means
 
 
@@ -104,6 +112,8 @@ def load_weights(model: torch.nn.Module, weights: Tensors) -> None:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the one before it stays until the new one is whole."""
+    from safetensors.torch import save
+
     tensors = {
         f"{group}.{name}": value.contiguous()
         for group in ("weights", "best", "optimizer")
@@ -130,7 +140,7 @@ def load_checkpoint(path: Path, *, tensors: bool = True) -> Checkpoint:
         raise _not_ours(path, "it is a folder")
     groups: dict[str, Tensors] = {"weights": {}, "best": {}, "optimizer": {}}
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt" if tensors else "np") as file:
             metadata = parse_json(file.metadata()[_METADATA])
             for key in file.keys() if tensors else ():
                 group, name = key.split(".", 1)

@@ -25,7 +25,14 @@ from metavae_training.bfloat16 import cpu_has_bf16
 from metavae_training.models import Model, Start
 from metavae_training.recipes import Recipe
 from metavae_training.trainer.build import build_model, build_optimizer, model_settings
-from metavae_training.trainer.checkpoint import Checkpoint, Terms, load_checkpoint, save_checkpoint
+from metavae_training.trainer.checkpoint import (
+    CHECKPOINT,
+    LOG,
+    Checkpoint,
+    Terms,
+    load_checkpoint,
+    save_checkpoint,
+)
 from metavae_training.trainer.data import Corpus, load_corpus
 from metavae_training.trainer.device import OutOfMemory, memory_errors
 from metavae_training.trainer.epochs import NotFinite, Training, validate
@@ -35,8 +42,6 @@ from metavae_zoo.files import locked_folder, write_whole
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
 _SAVE_INTERVAL = 30.0  # seconds; what a kill takes is trained again to the same bits
 
 

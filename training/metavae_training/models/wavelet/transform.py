@@ -21,7 +21,6 @@ _WIDTH = 0.8  # standard deviation of the finest envelope, in pixels
 _FREQUENCY = 3 * math.pi / 4  # of the finest filters, radians per pixel
 _SLANT = 0.5  # an envelope is 1 / _SLANT times longer along the wave's crests
 _RADII = (4, 6, 8, 13)  # of the filters, in pixels; the widest no longer fit all of their envelope
-MAX_SCALES = len(_RADII)  # octaves
 _FAINT = 1e-4  # squared modulus below which a wave counts as none: roots are steep at 0
 
 

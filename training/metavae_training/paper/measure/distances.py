@@ -131,7 +131,7 @@ def spread_of(codes: Codes) -> float:
 
 def identity_value(varied: Family) -> float:
     """The value whose transform leaves images as they are."""
-    return min(varied.values, key=varied.axis.change)
+    return varied.axis.least_changing(varied.values)
 
 
 def transformed_values(varied: Family) -> tuple[float, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from metavae_training.paper.measure.provenance import MadeBy, MadeOf, RecipeHash, data_hash, hash_of
-from metavae_training.recipes import RECIPES, Recipe
+from metavae_training.recipes import Recipe, recipe_for
+from metavae_training.recipes import recipe as named
 from metavae_training.sweeps.jobs import Job
-from metavae_training.trainer.build import all_settings
 from metavae_zoo.commit import code_commit
 
 PAPERS_MODEL = "metavae"  # which its tables are about
@@ -80,7 +80,7 @@ class Study:
 
     def recipe(self, model: str, family: str, split: str) -> Recipe | None:
         """The recipe of a model over a split; None where there is none."""
-        found = RECIPES.get(f"{model}-{family}-{split}")
+        found = recipe_for(model, family, split)
         if found is None or found.epochs == 0:
             return found
         settings = dict(self.settings)
@@ -93,7 +93,7 @@ class Study:
         root = self.runs / "quick" if self.quick else self.runs
         if self.settings:
             root = root / settings_in_words(self.settings)
-        if recipe.epochs == 0 and RECIPES[recipe.name].epochs > 0:
+        if recipe.epochs == 0 and named(recipe.name).epochs > 0:
             root = root / "untrained"
         return Job(recipe, seed, root / recipe.name / f"seed-{seed}")
 
@@ -129,5 +129,7 @@ def settings_in_words(settings: Mapping[str, Any]) -> str:
 def _hash(settings: Recipe | dict[str, Any] | None) -> str:
     """Of a recipe, the model's defaults count as well."""
     if isinstance(settings, Recipe):
+        from metavae_training.trainer.build import all_settings  # loads torch
+
         settings = all_settings(settings)
     return hash_of(settings) if settings is not None else ""

@@ -85,7 +85,7 @@ def _kl_weight(recipe: Recipe) -> str:
 def _recipes(shown: Sequence[Method]) -> Iterator[tuple[str, Recipe]]:
     """The label of every model among them, and one of its recipes."""
     for method in shown:
-        of_model = (recipe for recipe in RECIPES.values() if recipe.model == method.model)
+        of_model = (recipe for name in RECIPES if (recipe := RECIPES[name]).model == method.model)
         if (first := next(of_model, None)) is not None:
             yield method.label, first
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from metavae_training.paper.measure.cells import Cell
-from metavae_training.paper.measure.condition import NONE, Condition
+from metavae_training.paper.measure.condition import NONE, Condition, condition_of
 from metavae_training.paper.measure.provenance import bundle_hash
 from metavae_training.paper.measure.results import Item, Results
 from metavae_training.paper.measure.study import Study
@@ -41,8 +41,7 @@ class Asked(NamedTuple):
     @classmethod
     def of(cls, item: Item) -> Asked:
         """The number that an item is."""
-        condition = Condition(item.context, item.context_size, item.test_context)
-        return cls(item.model, condition, item.value, item.draw, item.labels)
+        return cls(item.model, condition_of(item), item.value, item.draw, item.labels)
 
 
 Numbers = dict[Asked, dict[str, float]]  # fields of the item: accuracy, error and its quantiles
@@ -162,19 +161,15 @@ class ExamCell(Cell):
                 draw=one.draw,
                 labels=one.labels,
                 bundle_sha256=bundle_hash(bundle.card.digest) if bundle else "",
-                accuracy=_rounded(found, "accuracy"),
-                error=_rounded(found, "error"),
-                error_50=_rounded(found, "error_50"),
-                error_90=_rounded(found, "error_90"),
-                error_95=_rounded(found, "error_95"),
+                **_rounded(found),
                 **made_by,
             )
             for one, found in self.numbers(bundle).items()
         ]
 
 
-def _rounded(found: dict[str, float], name: str) -> float | None:
-    return round(found[name], 4) if name in found else None
+def _rounded(found: dict[str, float]) -> dict[str, Any]:
+    return {name: round(number, 4) for name, number in found.items()}
 
 
 def stated(embedder: OnnxEmbedder, site: Sequence[float]) -> dict[str, float]:

@@ -54,15 +54,9 @@ def sizes_figure(found: Found, families: Sequence[str]) -> Figure:
             _curve(axes, found, row, family)
         axes.set_xscale("log")
         axes.set_xlim(_NONE_AT * 0.85, 120)
-        axes.set_ylim(0, 1.03)
         axes.set_xticks([_NONE_AT, *_TICKS], ["none", *map(str, _TICKS)])
-        axes.minorticks_off()
-        axes.set_title(family, loc="left")
-        quiet_grid(axes)
-    for axes in panels[::_COLUMNS]:
-        axes.set_ylabel("transfer accuracy")
-    for axes in panels[-_COLUMNS:]:
-        axes.set_xlabel("unlabelled images in the context")
+        _frame(axes, family)
+    _label(panels, "unlabelled images in the context")
     shared_legend(figure, columns=min(3, len(families)) or 1)
     return figure
 
@@ -75,6 +69,21 @@ def _panels(families: Sequence[str], height: float) -> tuple[Figure, list[Axes]]
     for axes in panels[len(families) :]:
         axes.set_visible(False)
     return figure, panels
+
+
+def _frame(axes: Axes, family: str) -> None:
+    """A panel of accuracies against what its logarithmic axis has."""
+    axes.minorticks_off()
+    axes.set_ylim(0, 1.03)
+    axes.set_title(family, loc="left")
+    quiet_grid(axes)
+
+
+def _label(panels: Sequence[Axes], below: str) -> None:
+    for axes in panels[::_COLUMNS]:
+        axes.set_ylabel("transfer accuracy")
+    for axes in panels[-_COLUMNS:]:
+        axes.set_xlabel(below)
 
 
 def _level(axes: Axes, found: Found, row: Row, family: str) -> None:
@@ -132,14 +141,8 @@ def failures_figure(found: Found, families: Sequence[str]) -> Figure:
         axes.set_xscale("log")
         axes.set_xlim(_LEAST_ERROR, _LARGEST_ERROR)
         axes.set_xticks(_ERRORS, [f"{error:g}" for error in _ERRORS])
-        axes.minorticks_off()
-        axes.set_ylim(0, 1.03)
-        axes.set_title(family, loc="left")
-        quiet_grid(axes)
-    for axes in panels[::_COLUMNS]:
-        axes.set_ylabel("transfer accuracy")
-    for axes in panels[-_COLUMNS:]:
-        axes.set_xlabel("error stated (90% quantile)")
+        _frame(axes, family)
+    _label(panels, "error stated (90% quantile)")
     panels[0].plot([], [], marker="$7$", linestyle="", color="0.25", label="of one class only")
     shared_legend(figure, columns=min(5, 2 * len(families)) or 1)
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from metavae_training.paper.measure.condition import NONE, Condition
+from metavae_training.paper.measure.condition import NONE, Condition, condition_of
 from metavae_training.paper.measure.results import Item
 from metavae_training.paper.pages.aggregate import accuracy, in_a_table
 from metavae_training.paper.transfer.cells import FEW_LABELS, REFERENCE
@@ -26,8 +26,7 @@ class Found:
     def __init__(self, items: Iterable[Item]) -> None:
         self._of: dict[tuple[str, str, Condition, int | None], list[Item]] = defaultdict(list)
         for item in items:
-            condition = Condition(item.context, item.context_size, item.test_context)
-            self._of[item.model, item.family, condition, item.labels].append(item)
+            self._of[item.model, item.family, condition_of(item), item.labels].append(item)
 
     def at(
         self, row: Row, family: str, condition: Condition, labels: int | None = None
@@ -68,6 +67,11 @@ class Found:
         return sorted(set(found), key=lambda kind: (kind not in order, _place(order, kind), kind))
 
 
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; empty without rows."""
+    return markdown_table(head, rows) if rows else ""
+
+
 def _place(order: Sequence[str], kind: str) -> int:
     return order.index(kind) if kind in order else len(order)
 
@@ -81,7 +85,7 @@ def headline(found: Found, families: Sequence[str], size: int) -> str:
         if size == 10 or found.takes_context(row):
             rows.append([row.label, *_cells(found, row, families, size)])
     rows = [row for row in rows if any(row[1:])]
-    return markdown_table([f"context of {size}", *families], rows) if rows else ""
+    return _table([f"context of {size}", *families], rows)
 
 
 def _cells(found: Found, row: Row, families: Sequence[str], size: int) -> list[str]:
@@ -97,7 +101,7 @@ def sizes_table(found: Found, row: Row, families: Sequence[str]) -> str:
         if any(cells):
             rows.append([family, *cells])
     named = ["none" if size == 0 else str(size) for size in sizes]
-    return markdown_table(["images in the context", *named], rows) if rows else ""
+    return _table(["images in the context", *named], rows)
 
 
 def spread_in_words(items: Sequence[Item], size: int) -> str:
@@ -112,12 +116,16 @@ def spread_in_words(items: Sequence[Item], size: int) -> str:
 
 def low(items: Sequence[Item]) -> float:
     """The tenth percentile over contexts at each site, mean over sites."""
-    return float(np.mean([np.quantile(of_site, 0.1) for of_site in _by_value(items).values()]))
+    return _quantile(items, 0.1)
 
 
 def high(items: Sequence[Item]) -> float:
     """The ninetieth percentile over contexts at each site, mean over sites."""
-    return float(np.mean([np.quantile(of_site, 0.9) for of_site in _by_value(items).values()]))
+    return _quantile(items, 0.9)
+
+
+def _quantile(items: Sequence[Item], share: float) -> float:
+    return float(np.mean([np.quantile(of_site, share) for of_site in _by_value(items).values()]))
 
 
 def worst_sites(found: Found, rows: Sequence[Row], families: Sequence[str]) -> str:
@@ -129,7 +137,7 @@ def worst_sites(found: Found, rows: Sequence[Row], families: Sequence[str]) -> s
             if any(cells) and (size == 10 or found.takes_context(row)):
                 contexts = f"context of {size}" if found.takes_context(row) else "no context"
                 table.append([row.label, contexts, *cells])
-    return markdown_table(["worst site", "", *families], table) if table else ""
+    return _table(["worst site", "", *families], table)
 
 
 def _worst(items: Sequence[Item]) -> str:
@@ -149,7 +157,7 @@ def labels_table(found: Found, row: Row, families: Sequence[str]) -> str:
             cells = [in_a_table(one) for one in items]
             if any(cells):
                 rows.append([f"{labels:,}", str(size), *cells])
-    return markdown_table(["labels", "context", *families], rows) if rows else ""
+    return _table(["labels", "context", *families], rows)
 
 
 def wrong_table(found: Found, row: Row, families: Sequence[str]) -> str:
@@ -162,7 +170,7 @@ def wrong_table(found: Found, row: Row, families: Sequence[str]) -> str:
             told = median(items, "error_90")
             cells.append(f"{_mean(items):.3f}, {told:.2g}" if items and told else "")
         rows.append([words_of("" if kind == "right" else kind), *cells])
-    return markdown_table([f"context of {WRONG_SIZE}", *families], rows) if rows else ""
+    return _table([f"context of {WRONG_SIZE}", *families], rows)
 
 
 def coverage_table(found: Found, row: Row, families: Sequence[str]) -> str:
@@ -173,7 +181,7 @@ def coverage_table(found: Found, row: Row, families: Sequence[str]) -> str:
             if size in (3, 5, 10, 20, 100) and (items := found.under(row, family, size)):
                 rows.append([family, str(size), *(f"{one:.2f}" for one in coverage(items))])
     head = ["sites held out", "context", *(f"below the {told:.0%} quantile" for told in _TOLD)]
-    return markdown_table(head, rows) if rows else ""
+    return _table(head, rows)
 
 
 def coverage(items: Sequence[Item]) -> list[float]:
@@ -205,7 +213,7 @@ def sites_table(found: Found, row: Row, family: str) -> str:
     head = [f"{axis.name}, {axis.unit}"]
     for size in sizes:
         head += [f"n = {size}: accuracy", "error", "90% stated"]
-    return markdown_table([*head, ""], rows) if rows else ""
+    return _table([*head, ""], rows)
 
 
 def median(items: Sequence[Item], field: str) -> float | None:
@@ -216,7 +224,7 @@ def median(items: Sequence[Item], field: str) -> float | None:
 
 def mean_of(items: Sequence[Item]) -> float | None:
     """Mean accuracy over seeds, sites and contexts; None where nothing was measured."""
-    return float(np.mean([accuracy(item) for item in items])) if items else None
+    return _mean(items) if items else None
 
 
 def _number(item: Item, field: str) -> float:

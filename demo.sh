@@ -8,7 +8,10 @@ cd "$(dirname "$0")"
 bin=$PWD/${BIN:-.venv/bin}
 out=$PWD/demo-output
 export METAVAE_STORE=$out/store
-port=${METAVAE_PORT:-8080}
+case ${METAVAE_PORT:-} in
+    '' | *[!0-9]*) port=8080 ;;  # Kubernetes sets tcp://... for a Service of that name
+    *) port=$METAVAE_PORT ;;
+esac
 export METAVAE_PORT=$port METAVAE_URL=http://127.0.0.1:$port
 export METAVAE_TOKEN_FILE=$METAVAE_STORE/.run/key_file.json
 unset METAVAE_TOKEN METAVAE_HOST METAVAE_MODEL METAVAE_WORKERS METAVAE_ZOO

@@ -26,7 +26,7 @@ from metavae_client.transport.catalogue import only_name
 from metavae_serving.settings import ModelSettings
 from metavae_serving.torchserve import launch
 from metavae_zoo.embedding.embedder import OnnxEmbedder
-from metavae_zoo.protocol.errors import Draining
+from metavae_zoo.protocol.errors import Overloaded
 from metavae_zoo.protocol.wire import MAX_REQUEST_BYTES, encode_error, encode_request
 
 
@@ -213,9 +213,9 @@ def test_a_reply_of_no_metavae_server_is_a_bad_reply(answering, bundle, images, 
 
 
 def test_when_to_come_back_is_told_over_grpc_too():
-    reply = grpc_transport._success(encode_error(Draining(), "an id"))
+    reply = grpc_transport._success(encode_error(Overloaded(21), "an id"))
     assert reply.status_code == 503
-    assert reply.headers["Retry-After"] == str(Draining.retry_after)
+    assert reply.headers["Retry-After"] == str(Overloaded.retry_after)
 
 
 @pytest.mark.parametrize("limits", [b"{}", b"[]", b"7", b'{"max_images": null}', b"{", b"\xff"])

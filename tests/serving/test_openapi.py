@@ -182,3 +182,10 @@ def test_a_header_is_passed_on_or_ignored_as_the_document_says(http, bundle):
     answer = http.get(limits, headers={"X-Request-Id": "not mine", "traceparent": "x"})
     assert answer.headers["Metavae-Request-Id"] == answer.headers["X-Request-Id"]
     assert "traceparent" not in answer.headers
+
+
+def test_the_document_names_the_address_that_was_asked_and_the_model(http, server, bundle):
+    served = http.get(f"/predictions/{bundle.card.name}/1.0/openapi").json()
+    assert served["servers"] == [{"url": server.url}]
+    assert served["components"]["parameters"]["model"]["schema"]["enum"] == [bundle.card.name]
+    assert served["paths"] == DOCUMENT["paths"]

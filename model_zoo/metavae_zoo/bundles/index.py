@@ -34,6 +34,7 @@ from metavae_zoo.bundles.bundle import (
 from metavae_zoo.bundles.card import ModelCard, ModelName
 from metavae_zoo.errors import BadBundle, MetavaeError, UnknownName
 from metavae_zoo.files import replacing_folder
+from metavae_zoo.network import EnvironmentTransport, explain
 from metavae_zoo.places import user_bundles
 
 _PATIENCE = 30.0  # seconds for an answer, and of a download's time that may bring nothing
@@ -233,7 +234,10 @@ def pull(name: str, *, progress: bool = False) -> Bundle:
     with (
         replacing_folder(target) as scratch,
         httpx.Client(
-            timeout=_PATIENCE, follow_redirects=True, headers={"Accept-Encoding": "identity"}
+            transport=EnvironmentTransport(),
+            timeout=_PATIENCE,
+            follow_redirects=True,
+            headers={"Accept-Encoding": "identity"},
         ) as http,
         tqdm(
             total=entry.size,
@@ -285,6 +289,12 @@ def _download(http: httpx.Client, url: str, target: Path, limit: int, bar: tqdm)
                     )
                 file.write(chunk)
                 bar.update(len(chunk))
+    except httpx.TransportError as error:
+        cause, hint = explain(url, error)
+        raise DownloadFailed(
+            f"cannot download {url} ({type(error).__name__}: {cause})",
+            hint=hint or "Check the network, then try again",
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise DownloadFailed(
             f"cannot download {url} ({type(error).__name__}: {error})",

@@ -4,7 +4,6 @@ MetavaeError
 └── Refused         with an HTTP status, and perhaps a time to come back
     ├── BadRequest      the request cannot be read, or asks for too much
     ├── Overloaded      the batch that the request came in took too long to read
-    ├── Draining        the server is being stopped
     └── Failed          the server has a fault
 """
 
@@ -68,18 +67,4 @@ class Failed(Refused):
         super().__init__(
             f"the server failed on this request ({name})",
             hint="The server's model_log.log says where; please report it",
-        )
-
-
-class Draining(Refused):
-    """The server is being stopped, and takes nothing new."""
-
-    code = "draining"
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    retry_after = 5
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the server is being stopped and takes no new requests",
-            hint=f"Send it again in {self.retry_after} seconds, or to another server",
         )

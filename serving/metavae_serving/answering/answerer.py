@@ -14,11 +14,12 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
+from typing import Any
 
 from metavae_serving.answering.access_log import Entry, Journal
 from metavae_serving.answering.batch import Outputs, embed_batch
@@ -157,8 +158,19 @@ class Answerer:
             limits = {"max_images": self._max_images, "max_json_bytes": MAX_JSON_BYTES}
             body = json.dumps(limits).encode()
         else:
-            body = files("metavae_serving").joinpath("openapi.json").read_bytes()
+            body = json.dumps(self._document(exchange.question.headers)).encode()
         exchange.send(HTTPStatus.OK, headers, body)
+
+    def _document(self, headers: Mapping[str, str]) -> dict[str, Any]:
+        """The OpenAPI document, with the address that was asked and the model that answers."""
+        document = json.loads(files("metavae_serving").joinpath("openapi.json").read_bytes())
+        if host := headers.get("host"):
+            scheme = headers.get("x-forwarded-proto", "http")
+            document["servers"] = [{"url": f"{scheme}://{host}"}]
+        name = self._embedder.card.name
+        model = {"schema": {"type": "string", "enum": [name]}, "example": name}
+        document["components"]["parameters"]["model"] |= model
+        return document
 
     def _embed(self, requests: Sequence[EmbedRequest]) -> list[Outputs | Exception]:
         """Outputs of each request, or its error."""

@@ -15,7 +15,7 @@ from metavae_zoo.errors import BadImages
 Images = NDArray[np.uint8]  # [image, channel, row, column]
 
 
-_PICTURE_MODES = ("1", "L", "RGB")  # of PIL, whose numbers are the pixels
+_PICTURE_MODES = (None, "1", "L", "RGB")  # of PIL, whose numbers are the pixels
 _ROUNDING = 1e-3  # of 0-1: resizing leaves the range by less, and it is under a level of 8 bits
 
 
@@ -62,7 +62,7 @@ def _as_array(given: Any, field: str) -> NDArray:
         )
     if isinstance(given, list | tuple) and any(map(_needs_care, given)):
         given = [_as_array(one, field) for one in given]
-    elif isinstance(mode := getattr(given, "mode", "L"), str) and mode not in _PICTURE_MODES:
+    elif (mode := _picture_mode(given)) not in _PICTURE_MODES:
         raise BadImages(
             f"{field} holds a picture of mode {mode}, expected L or RGB",
             hint="Convert it: `picture.convert('L')`, over a background where it has alpha",
@@ -80,6 +80,12 @@ def _as_array(given: Any, field: str) -> NDArray:
         raise BadImages(
             f"{field} is no array ({error})", hint="Make all images of one size", field=field
         ) from error
+
+
+def _picture_mode(given: Any) -> str | None:
+    """The mode of a PIL picture; None of anything else (a memory map has a mode of its own)."""
+    mode = None if isinstance(given, np.ndarray) else getattr(given, "mode", None)
+    return mode if isinstance(mode, str) else None
 
 
 def _from_torch(tensor: Any) -> NDArray:

@@ -72,7 +72,12 @@ def test_images_of_the_right_size_in_another_layout_are_told_what_to_do(shape, d
     assert re.search(does, caught.value.hint)
 
 
-def test_whatever_holds_pixels_is_read():
+def memory_map(folder: Path, array: np.ndarray) -> np.ndarray:
+    np.save(folder / "images.npy", array)
+    return np.load(folder / "images.npy", mmap_mode="r")
+
+
+def test_whatever_holds_pixels_is_read(tmp_path):
     levels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4) * 8
     floats = torch.from_numpy(levels / 255).float()
     for given in (
@@ -83,6 +88,7 @@ def test_whatever_holds_pixels_is_read():
         [Image.fromarray(one) for one in levels],
         levels.view(np.recarray),
         np.ma.array(levels, mask=False),
+        memory_map(tmp_path, levels),
     ):
         assert np.array_equal(as_images(given, SHAPE, field="queries")[:, 0], levels)
     marks = levels > 100

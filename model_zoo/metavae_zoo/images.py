@@ -100,11 +100,7 @@ def _holds(given: Any, kind: Any) -> bool:
 
 def _needs_care(one: Any) -> bool:
     """Whether numpy would not read `one`, of a list, as it is meant: a tensor or a picture."""
-    return (
-        hasattr(one, "detach")
-        or isinstance(getattr(one, "mode", None), str)
-        or np.ma.is_masked(one)
-    )
+    return hasattr(one, "detach") or _picture_mode(one) is not None or np.ma.is_masked(one)
 
 
 def _shape_hint(shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> str:

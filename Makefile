@@ -11,16 +11,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait do not spin: two programs on two cores would slow each other tenfold.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test check fuzz soak format lock clean
+.PHONY: help demo test test-fast check fuzz soak format lock clean
 
 help:  ## Show what can be made.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.all  ## The main job: serve, embed with curl, sites never seen, picture, probe, stop.
 	@BIN=$(BIN) ./demo.sh
 
 test: $(VENV)/.dev check  ## Lint, type-check and run every test, a real TorchServe included.
 	$(BIN)/pytest
+
+test-fast: $(VENV)/.dev  ## The tests that start no server and train nothing.
+	$(BIN)/pytest -q -m "not server and not training"
 
 check: $(VENV)/.dev  ## Lint, formatting, types, and the arrows between the packages.
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ from metavae_zoo.families import mnist
 from .site_model import write_site_bundle
 
 MODEL = "metavae-digits-rotation-contiguous"
+
+# A background job of a shell ignores SIGINT, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # What a test that has one of these fixtures does, directly or through another fixture.

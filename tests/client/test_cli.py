@@ -109,7 +109,7 @@ def test_without_out_each_embedding_is_a_line_with_the_name_of_its_image(client,
 def test_without_url_the_server_over_the_store_is_found(client, server, local, monkeypatch):
     monkeypatch.delenv("METAVAE_URL")
     monkeypatch.delenv("METAVAE_TOKEN_FILE")
-    monkeypatch.setenv("METAVAE_STORE", str(server.store))
+    monkeypatch.setenv("METAVAE_STORE", str(server.store.path))
     assert client("models").stdout.split()[0] == local.card.name
 
 
@@ -174,7 +174,7 @@ def test_probe_of_a_server_with_several_models_takes_the_usual_one(monkeypatch):
     def several(*_: object, **__: object) -> str:
         raise ModelNotNamed("it serves two")
 
-    monkeypatch.setattr("metavae_client.probe_command.only_name", several)
+    monkeypatch.setattr("metavae_client.transport.catalogue.only_name", several)
     found = CliRunner().invoke(main, ["probe", "--split", "sparse", "--url", "http://127.0.0.1:9"])
     assert "no server answers" in found.stderr
     assert default_model("usual", "http://127.0.0.1:9", None, False) == "usual"

@@ -21,6 +21,8 @@ from metavae_zoo.embedding.summary import Summary
 from metavae_zoo.errors import BadImages, BadSummary
 from metavae_zoo.families import family
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture(scope="module", params=["", "canonical_"], ids=["metavae", "canonical"])
 def kind(request: pytest.FixtureRequest) -> str:

@@ -22,6 +22,8 @@ from encoder.trained import Trained
 from metavae_training.recipes import recipe
 from metavae_zoo.families import FAMILIES, family
 
+pytestmark = pytest.mark.training
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "encoder_changes.py"
 SMALL = dataclasses.replace(
     recipe("wavelet-metavae-digits-rotation-contiguous"),

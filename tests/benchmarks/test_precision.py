@@ -11,6 +11,8 @@ import pytest
 
 from precision import markdown
 
+pytestmark = pytest.mark.training
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "precision.py"
 RECIPE = "metavae-digits-rotation-contiguous"
 

@@ -22,6 +22,8 @@ from products import count_flops, record_products
 from report import table
 from variants import MetavaeStep, PlainStep, SameShapes, take_turn
 
+pytestmark = pytest.mark.training
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training.py"
 CPU = torch.device("cpu")
 SMALL = dataclasses.replace(

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from metavae_training.recipes import recipe
 from metavae_training.trainer.fit import CHECKPOINT, fit
 from weights import STORAGES, markdown
+
+pytestmark = pytest.mark.training
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "weights.py"
 

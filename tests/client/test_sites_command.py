@@ -110,6 +110,7 @@ def test_sizes_leave_room_for_contexts_that_share_no_image_with_the_queries(embe
     assert asked[0].test_size == len(digits.labels("test")) - 10
 
 
+@pytest.mark.server
 def test_a_server_gives_what_the_process_gives_and_the_picture(
     client, embedder, settings, tmp_path
 ):

@@ -29,6 +29,8 @@ from metavae_training.recipes import BadRecipe, recipe
 from metavae_training.trainer.checkpoint import Checkpoint
 from metavae_zoo.families import FAMILIES, family
 
+pytestmark = pytest.mark.training
+
 SIDE = 28
 TINY = Schedule(sets=60, steps=4, calibration_sets=40)
 

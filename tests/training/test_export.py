@@ -18,6 +18,8 @@ from metavae_zoo.embedding.embedder import OnnxEmbedder, golden_gap
 from metavae_zoo.errors import BadBundle
 from metavae_zoo.families import family
 
+pytestmark = pytest.mark.training
+
 
 def test_torch_and_onnx_runtime_agree_within_1e_5(checkpoint, bundle):
     torch_embedder = TorchEmbedder(model_of(checkpoint), bundle.card)

@@ -9,6 +9,8 @@ import pytest
 
 from metavae_training.trainer.allocator import keep_freed_memory
 
+pytestmark = pytest.mark.training
+
 _PAGE = 4096
 _BYTES = 16 * 2**20
 _TIMES = 10

@@ -28,6 +28,8 @@ from metavae_training.trainer.build import build_model, build_optimizer
 from metavae_training.trainer.epochs import train_step
 from metavae_training.trainer.fit import LOG, fit
 
+pytestmark = pytest.mark.training
+
 PAPER = ("metavae", "vae", "vae-single", "neural-statistician", "vhe", "vhe-vampprior")
 HIERARCHICAL = ("neural-statistician", "vhe", "vhe-vampprior")
 LATENT = 2

@@ -22,6 +22,8 @@ from metavae_training.trainer.fit import fit
 from metavae_zoo.families import family
 from metavae_zoo.families.axes import Axis
 
+pytestmark = pytest.mark.training
+
 PCA_RECIPE = recipe("wavelet-pca-digits-rotation-sparse")
 CPU = torch.device("cpu")
 

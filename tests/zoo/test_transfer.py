@@ -12,6 +12,8 @@ from metavae_zoo.evaluation import transfer
 from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.evaluation.transfer import DRAWS, SIZES, families_served, measure_transfer
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture
 def plain(site_bundle: Bundle) -> Bundle:

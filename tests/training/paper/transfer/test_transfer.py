@@ -22,6 +22,8 @@ from metavae_zoo.evaluation.protocols import Transfer
 from metavae_zoo.evaluation.settings import ProbeSettings
 from metavae_zoo.families import family
 
+pytestmark = pytest.mark.training
+
 FAMILY = "digits-rotation"
 TRAIN, TEST = 60, 50
 HELD_OUT = family(FAMILY).split("contiguous").held_out_values

@@ -62,8 +62,8 @@ def nearest_neighbours(codes: Codes, labels: Labels, neighbours: int) -> Fitted:
 
 
 @contextmanager
-def fitting_pool() -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads, each of which fits on one core.
+def fitting_pool(prepare: Callable[[], None] = lambda: None) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads, each of which fits on one core, after `prepare`.
 
     One thread per fit: its products are too small to share, and threads that wait for each other
     made a fit 5 to 20 times slower on a busy machine. The thread count would also change bits.
@@ -72,15 +72,17 @@ def fitting_pool() -> Iterator[ThreadPoolExecutor]:
     import sklearn.neighbors  # noqa: F401  # only what is loaded can be limited
     from threadpoolctl import threadpool_limits
 
+    def alone() -> None:
+        threadpool_limits(1)  # OpenMP counts its threads per calling thread
+        prepare()
+
     with (
         threadpool_limits(1),
         warnings.catch_warnings(),
         ThreadPoolExecutor(
             min(_MAX_WORKERS, usable_cores()),
             thread_name_prefix="fit",
-            # OpenMP counts its threads per calling thread.
-            initializer=threadpool_limits,
-            initargs=(1,),
+            initializer=alone,
         ) as pool,
     ):
         # Fitted.converged tells it, without a paragraph on stderr.

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from metavae_training.paper.measure.condition import NONE, Condition
 from metavae_training.paper.transfer.cells import stated
-from metavae_training.paper.transfer.classifier import Codes, Predict, logistic_regression
 from metavae_training.paper.transfer.exam import Exam, Labels
 from metavae_training.paper.transfer.undoing import warp_error
 from metavae_zoo.embedding.embedder import OnnxEmbedder
 from metavae_zoo.embedding.summary import Summary
+from metavae_zoo.evaluation.classifiers import Codes, Fitted, logistic_regression
 from metavae_zoo.families import Part
 from metavae_zoo.images import Images
 
@@ -32,9 +32,9 @@ class Embedded:
     labels: Labels
     site: NDArray[np.float32] | None = None
 
-    def accuracy(self, predict: Predict) -> float:
+    def accuracy(self, fitted: Fitted) -> float:
         """The share of the queries that get their own label."""
-        return float((predict(self.codes) == self.labels).mean())
+        return fitted.accuracy(self.codes, self.labels)
 
     def part(self, places: NDArray[np.intp]) -> Embedded:
         """Some of them."""
@@ -81,7 +81,7 @@ class Sitting:
         return {"error": error, **stated(self.embedder, one.site.tolist())}
 
 
-def fit_in(pool: ThreadPoolExecutor, parts: list[Embedded]) -> Future[Predict]:
+def fit_in(pool: ThreadPoolExecutor, parts: list[Embedded]) -> Future[Fitted]:
     """The classifier of these, fitted in the pool."""
     codes = np.concatenate([one.codes for one in parts])
     return pool.submit(logistic_regression, codes, np.concatenate([one.labels for one in parts]))

@@ -14,12 +14,13 @@ from metavae_training.paper.transfer.cells import (
     Numbers,
     few_labels,
 )
-from metavae_training.paper.transfer.classifier import Predict, workers
 from metavae_training.paper.transfer.coding import Embedded, Sitting, fit_in
 from metavae_training.paper.transfer.rows import ALL, CAMERA
+from metavae_training.paper.transfer.workers import workers
 from metavae_training.paper.transfer.wrong import WRONG_SIZE, everything_of, wrong_context
 from metavae_zoo.bundles.bundle import Bundle
 from metavae_zoo.embedding.embedder import OnnxEmbedder
+from metavae_zoo.evaluation.classifiers import Fitted
 from metavae_zoo.families import Part
 
 FEW_LABELS_AT = (10, 100)  # context sizes
@@ -80,7 +81,7 @@ class ModelCell(ExamCell):
         with workers() as pool:
             trained = list(pool.map(lambda value: codes(value, "train", 0), self.exam.trained))
             one = trained[self.exam.trained.index(reference)]
-            fits: dict[int | None, list[Future[Predict]]] = {
+            fits: dict[int | None, list[Future[Fitted]]] = {
                 None: [fit_in(pool, trained)] * self.draws
             }
             for labels in self.labels:

@@ -53,7 +53,7 @@ from metavae_zoo.families import family as family_named
 
 _AXES = ("rotation", "scale", "skew", "affine", "scanner", "camera")
 _MAIN = (10, 100)
-_CURVE, _QUICK_CURVE = (1, 2, 5, 20, 3, 50), (3,)  # the most telling first
+_CURVE, _QUICK_CURVE = (1, 2, 5, 20, 3, 50), (3,)  # the smallest, then the most telling
 
 
 def transfer_study(study: Study) -> Study:

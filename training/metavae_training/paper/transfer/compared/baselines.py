@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from metavae_training.models.wavelet.distortion import RESCALING
 from metavae_training.paper.measure.condition import NONE, Condition
 from metavae_training.paper.transfer.cells import Asked, ExamCell, Numbers, without_context
-from metavae_training.paper.transfer.classifier import Codes, logistic_regression, workers
 from metavae_training.paper.transfer.coding import (
     Embedded,
     Encode,
@@ -28,8 +27,10 @@ from metavae_training.paper.transfer.compared.closed_form import FITTED_IMAGES, 
 from metavae_training.paper.transfer.exam import Exam
 from metavae_training.paper.transfer.rows import ADJUSTED_ROWS
 from metavae_training.paper.transfer.undoing import true_site
+from metavae_training.paper.transfer.workers import workers
 from metavae_training.recipes import RECIPES, Recipe
 from metavae_zoo.bundles.bundle import Bundle
+from metavae_zoo.evaluation.classifiers import Codes, logistic_regression
 from metavae_zoo.families import Part
 from metavae_zoo.images import Images
 

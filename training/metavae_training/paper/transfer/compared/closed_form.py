@@ -11,7 +11,7 @@ from torch import Tensor
 from metavae_training.models.wavelet.code import fit_code
 from metavae_training.models.wavelet.distortion import distorted
 from metavae_training.models.wavelet.transform import WaveletTransform
-from metavae_training.paper.transfer.classifier import Codes
+from metavae_zoo.evaluation.classifiers import Codes
 from metavae_zoo.images import Images
 
 FITTED_IMAGES = 20_000  # of all training sites together

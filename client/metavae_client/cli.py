@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from metavae_client import files
 from metavae_client.options import json_option, server_options
@@ -96,9 +97,9 @@ def embed(
 ) -> None:
     """Embed QUERIES given a context: .npy arrays, pictures or folders of pictures.
 
-    Without --out the embeddings are printed: a line per image, with its name and numbers, between
-    tabs. A model that infers the
-    context's site warns, on stderr, of a context that tells little of it.
+    Without --out the embeddings are printed: a line per image, its name and its numbers, with tabs
+    between them. A model that infers the context's site warns, on stderr, of a context that tells
+    little of it, and of queries that show nothing once the site is taken out.
     """
     if context and summary:
         raise click.UsageError("give --context or --summary, not both")
@@ -215,6 +216,7 @@ def models(url: str, token_file: Path | None, management_url: str | None, as_jso
         click.echo(f"{card.name}   images {shape}   embedding {card.latent_dim}")
 
 
+_AT_ONCE = 1000  # images
 _FAINT = 0.05  # of the reference's brightness: less than that is paper
 
 
@@ -227,14 +229,14 @@ def _warn_of_blanks(images: Images, site: Site | None, card: ModelCard) -> None:
     """Print, on stderr, how many of the queries the model sees nothing of."""
     from metavae_zoo.embedding.site_view import canonical_images, intensity_of
 
-    seen = (
-        images
-        if site is None
-        else canonical_images(images, site, intensity=intensity_of(card.prior))
-    )
-    pixels = seen.reshape(len(seen), -1)
-    faint = 0 if site is None else _FAINT
-    if blank := int((pixels.max(1) - pixels.min(1) <= faint).sum()):
+    blank = 0
+    for start in range(0, len(images), _AT_ONCE):
+        seen, faint = images[start : start + _AT_ONCE], 0.0
+        if site is not None:
+            intensity = intensity_of(card.prior)
+            seen, faint = canonical_images(seen, site, intensity=intensity), _FAINT
+        blank += int((np.ptp(seen.reshape(len(seen), -1), axis=1) <= faint).sum())
+    if blank:
         click.echo(
             f"Warning: {blank} of {len(images)} queries show nothing"
             + (" once the site is taken out" if site else "")

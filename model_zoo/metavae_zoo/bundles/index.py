@@ -289,16 +289,12 @@ def _download(http: httpx.Client, url: str, target: Path, limit: int, bar: tqdm)
                     )
                 file.write(chunk)
                 bar.update(len(chunk))
-    except httpx.TransportError as error:
-        cause, hint = explain(url, error)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        failed = isinstance(error, httpx.TransportError)
+        cause, hint = explain(url, error) if failed else (error, "")
         raise DownloadFailed(
             f"cannot download {url} ({type(error).__name__}: {cause})",
             hint=hint or "Check the network, then try again",
-        ) from error
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise DownloadFailed(
-            f"cannot download {url} ({type(error).__name__}: {error})",
-            hint="Check the network, then try again",
         ) from error
     return size
 

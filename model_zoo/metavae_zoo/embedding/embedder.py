@@ -16,7 +16,7 @@ from metavae_zoo.bundles.bundle import ENCODE, GOLDEN, SITE, SUMMARIZE, Bundle
 from metavae_zoo.bundles.card import ModelCard
 from metavae_zoo.embedding.chunks import Pack, joined, packs, pieces
 from metavae_zoo.embedding.graph import CHUNK, Device, open_graph
-from metavae_zoo.embedding.summary import LIMIT, Summary
+from metavae_zoo.embedding.summary import LIMIT, SITE_IMAGES, Summary
 from metavae_zoo.embedding.transformer import Transformer
 from metavae_zoo.errors import BadBundle, BadSummary, MetavaeError, NoSite
 from metavae_zoo.images import Images, as_images
@@ -25,7 +25,6 @@ from metavae_zoo.images import Images, as_images
 GOLDEN_TOLERANCE: dict[Device, float] = {"cpu": 1e-5, "cuda": 1e-3}
 # Of models with a site: they read images at positions in float32, between pixels that differ.
 SITE_TOLERANCE = 1e-3
-_MOST_COUNTED = 40
 TF32_TOLERANCE = 2e-2  # products of factors with 10 bits of mantissa in place of 23
 
 
@@ -327,11 +326,11 @@ def _merged(parts: Sequence[Summary | BadSummary]) -> Summary | BadSummary:
 
 
 def site_count(summary: Summary) -> int:
-    """The number of images that a site's error is stated for: the context's, or the most learned.
+    """The number of images that a site's error is stated for: the context's, SITE_IMAGES at most.
 
-    The error's quantiles were learned on contexts of up to 40 images. They are not extrapolated.
+    The error's quantiles were learned on contexts of up to so many. They are not extrapolated.
     """
-    return min(summary.count, _MOST_COUNTED)
+    return min(summary.count, SITE_IMAGES)
 
 
 def golden_gap(found: NDArray, golden: NDArray) -> float:

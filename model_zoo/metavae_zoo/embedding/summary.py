@@ -17,6 +17,7 @@ from metavae_zoo.errors import BadSummary
 RESOLUTION = 2.0**-24
 LIMIT = 2.0**29
 
+SITE_IMAGES = 40  # of the largest contexts that models learn the error of a site from
 CONTEXT_SIZE = 100  # images of a context, where nobody gives another size
 
 

@@ -182,21 +182,13 @@ class ProbeResult:
         wrong = {self.context_from, self.test_context_from} - {"own", None}
         if wrong or not isinstance(self.protocol, Linear):
             return None
-        [measurement] = self.measurements
         return ProbeRecord(
             protocol=(
                 f"logistic regression on the embeddings of each held-out {self.axis} of"
                 f" {self.family}, {self.split} split; context from the same distribution and part;"
                 f" intervals over context draws. {self.note}"
             ),
-            seed=self.seed,
-            train_size=self.train_size,
-            test_size=self.test_size,
-            contexts=self.contexts,
-            context_size=self.context_size,
-            accuracy=measurement.accuracy,
-            per_value={f"{value.value:g}": value.accuracy for value in measurement.values},
-            floors={name: floor.mean for name, floor in measurement.floors.items()},
+            **self._recorded(),
             paper=self.paper.accuracy if self.paper else None,
         )
 
@@ -204,19 +196,25 @@ class ProbeResult:
         """The result as a model card holds it; None unless it is of the transfer protocol."""
         if not isinstance(self.protocol, Transfer):
             return None
-        [measurement] = self.measurements
         return TransferRecord(
             family=self.family,
             split=self.split,
-            seed=self.seed,
-            train_size=self.train_size,
-            test_size=self.test_size,
-            contexts=self.contexts,
-            context_size=self.context_size,
-            accuracy=measurement.accuracy,
-            per_value={f"{value.value:g}": value.accuracy for value in measurement.values},
-            floors={name: floor.mean for name, floor in measurement.floors.items()},
+            **self._recorded(),
         )
+
+    def _recorded(self) -> dict[str, Any]:
+        """What both kinds of records hold of the only measurement."""
+        [measurement] = self.measurements
+        return {
+            "seed": self.seed,
+            "train_size": self.train_size,
+            "test_size": self.test_size,
+            "contexts": self.contexts,
+            "context_size": self.context_size,
+            "accuracy": measurement.accuracy,
+            "per_value": {f"{one.value:g}": one.accuracy for one in measurement.values},
+            "floors": {name: floor.mean for name, floor in measurement.floors.items()},
+        }
 
     def _measured(self) -> dict[str, Any]:
         if self.measurements[0].labels_per_class is None:

@@ -25,8 +25,9 @@ from metavae_training.models.canonical.prior import Sites, draw_sites
 from metavae_training.models.canonical.simulation import simulate
 from metavae_training.models.sizes import draw_sizes
 from metavae_training.models.wavelet.distortion import distorted
+from metavae_zoo.embedding.summary import SITE_IMAGES
 
-SET_SIZE = 40  # images of a simulated set
+SET_SIZE = SITE_IMAGES  # of a simulated set
 SMALLEST = 4  # images of a context in training
 _SITES_AT_ONCE = 25
 _BASIS_SETS = 500
